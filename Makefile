@@ -1,0 +1,52 @@
+# make run      start Mosaique here, with everything it needs
+# make test     the same set-up, then the test suite
+# make bench    figures beside those of peers, measured in the same run
+# make lint     style, types, architecture
+# make install  only install; afterwards .venv/bin/mosaique is the command
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run install dev test bench lint format clean
+
+run: install
+	@$(BIN)/mosaique serve
+
+install: $(VENV)/.installed
+
+dev: $(VENV)/.dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# setuptools is pinned and installed first, so that the build needs no isolated environment of its own.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+test: dev
+	$(BIN)/python -m tests.peers.install
+	$(BIN)/python -m pytest
+
+bench: dev
+	$(BIN)/python -m tests.peers.install
+	$(BIN)/python -m tests.bench
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) var build *.egg-info

@@ -1,0 +1,1 @@
+"""Where room workers live: the ``RoomHost`` port and its implementation with child processes."""

@@ -1,0 +1,79 @@
+"""Between the mix and the recording: the same coded pictures the viewers get, and the whole mix as AAC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixer.audio.codec import AacEncoder
+from mixer.media import EncodedVideo
+from mixer.protocol import RecordingOrder
+from mixer.video.rendition import Rendition
+from recording.recorder import Recorder
+
+
+class RecorderTap:
+    """Feeds one ``recording.Recorder``. Opening and closing block (disk); all between does not.
+
+    ``start_pts``: the first sample of the mix that will come, room clock, 48 kHz. ``on_alert`` (a sentence) and
+    ``on_keyframe_needed`` are called on the recorder's thread.
+    """
+
+    def __init__(
+        self,
+        order: RecordingOrder,
+        rendition: Rendition,
+        *,
+        start_pts: int,
+        on_alert: Callable[[str], None],
+        on_keyframe_needed: Callable[[], None],
+    ) -> None:
+        self.id = order.id
+        self.paused = False
+        self._aac = AacEncoder(start_pts=start_pts)
+        self._recorder = Recorder(
+            Path(order.directory),
+            fps=rendition.fps,
+            width=rendition.width,
+            height=rendition.height,
+            audio_extradata=self._aac.extradata,
+            on_alert=lambda alert: on_alert(alert.detail),
+            on_keyframe_needed=on_keyframe_needed,
+        )
+
+    def video(self, frame: EncodedVideo) -> None:
+        """One coded picture of the recorded rendition, room clock."""
+        self._recorder.write_video(frame.data, frame.pts, frame.keyframe)
+
+    def audio(self, pcm: NDArray[np.float32], _pts: int) -> None:
+        """20 ms of the whole mix: float32 (960,), 48 kHz, without gaps (``AudioBridge.set_recorder``)."""
+        for data, packet_pts in self._aac.encode(pcm):
+            self._recorder.write_audio(data, packet_pts)
+
+    def event(self, event: str, pts_90k: int, /, **fields: Any) -> None:
+        """One line of the timeline."""
+        self._recorder.event(event, pts_90k, **fields)
+
+    def pause(self, pts_90k: int) -> None:
+        """Nothing is kept from here on."""
+        self.paused = True
+        self._recorder.pause(pts_90k)
+
+    def resume(self, pts_90k: int) -> None:
+        """Kept again from the next keyframe on."""
+        self.paused = False
+        self._recorder.resume(pts_90k)
+
+    def close(self, pts_90k: int) -> None:
+        """End at ``pts_90k`` and put everything on the disk. Blocks: call it from a thread."""
+        for data, packet_pts in self._aac.flush():
+            self._recorder.write_audio(data, packet_pts)
+        self._recorder.close(pts_90k)
+
+    def stats(self) -> dict[str, Any]:
+        """Depth and losses of the recorder's queue, bytes written, alerts."""
+        return self._recorder.stats()

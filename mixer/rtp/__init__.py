@@ -1,0 +1,12 @@
+"""The RTP core: sans-IO, no clock. Bytes and ``now`` (seconds, monotonic) in; packets, frames, deadlines out.
+
+packet      RTP itself (RFC 3550, 8285) and telling datagrams apart (RFC 7983)
+rtcp        reports and feedback (RFC 3550, 4585, 5104, REMB)
+unwrap      short wrapping counters made endless
+payload/    H.264 (RFC 6184), VP8 (RFC 7741), VP9 (RFC 9628): frame ↔ payloads
+nack        which lost packet to ask for, when, and when to stop asking
+assemble    packets → whole pictures in decode order
+reception   what a receiver report says
+history     what was sent, for those who ask again (RFC 4588)
+pacing      keyframes spread over milliseconds
+"""

@@ -1,0 +1,189 @@
+"""``mosaique serve``: puts the parts together, starts them in order, drains them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from mixer import protocol
+from mixer.config import Settings
+from mixer.errors import AlreadyRecording, NoCapacity
+from mixer.host.process import ProcessHost
+from mixer.http.app import build_app
+from mixer.registry import DeskState, Registry
+from recording.archive import Archive
+from recording.errors import RecordingLive
+from recording.index import Index
+from recording.stores import open_store
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S: Final = 10.0  # contract section 1: SIGTERM to exit
+ROOMS_DRAIN_S: Final = 4.0  # of the ten: sealing the spools; then the archiver gets what is left
+ARCHIVER_DRAIN_S: Final = 4.0
+ARCHIVER_RESTART_S: Final = 1.0
+
+
+class ArchiveDesk:
+    """The archive's front office for the registry (``registry.RecordingDesk``)."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def create(self, room: str, *, note: str, language: str) -> protocol.RecordingOrder:
+        """Make the entry and its spool directory. Blocks."""
+        try:
+            recording = self._archive.create(room, note=note, language=language)
+        except RecordingLive as error:
+            raise AlreadyRecording(str(error), error.recording_id) from error
+        except OSError as error:
+            raise NoCapacity(f"the spool takes no recording: {error.strerror}", retry_after_s=60) from error
+        return protocol.RecordingOrder(
+            id=recording.id, directory=str(recording.directory.resolve()), note=note
+        )
+
+    def set_state(self, recording_id: str, state: DeskState) -> None:
+        """Note a new state. Blocks."""
+        self._archive.set_state(recording_id, state)
+
+
+class ArchiverProcess:
+    """The archiver as a child process that is started again when it ends unasked."""
+
+    def __init__(self, spool: Path, archive_url: str, index: Path) -> None:
+        # fmt: off
+        self._command = [
+            sys.executable, "-m", "recording.archiver",
+            "--spool", str(spool), "--archive", archive_url, "--index", str(index), "--with-parent",
+        ]
+        # fmt: on
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Start it."""
+        await self._spawn()
+        self._keeper = asyncio.create_task(self._keep(), name="archiver keeper")
+
+    async def stop(self, grace_s: float) -> None:
+        """Let it archive what is closed, then end it; what is not done by then is done at the next start."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._process.wait()
+            except TimeoutError:
+                log.warning("archiver.killed", reason="did not finish in time; the next start carries on")
+                self._process.kill()
+                await self._process.wait()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+
+    async def _spawn(self) -> None:
+        # A session of its own: a Ctrl-C in the terminal is for the control process, which drains in order.
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        )
+
+    async def _keep(self) -> None:
+        while not self._stopping:
+            if self._process is not None:
+                code = await self._process.wait()
+                if self._stopping:
+                    return
+                log.error("archiver.died", exit_code=code)
+            await asyncio.sleep(ARCHIVER_RESTART_S)
+            await self._spawn()
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[list[str]]:
+    """The whole service, up: yields the base URLs it listens on, drains at the end.
+
+    ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
+    """
+    data = settings.data_dir
+    index_path = data / "index.sqlite"
+    index = Index(index_path)
+    archive = Archive(data / "spool", open_store(settings.archive.url), index)
+    host = ProcessHost()
+    registry = Registry(
+        host,
+        ArchiveDesk(archive),
+        protocol.WorkerSettings(
+            host=settings.media.host,
+            public_ip=settings.media.public_ip,
+            udp_ports=(settings.media.udp_ports.start, settings.media.udp_ports.stop - 1),
+            log_level=settings.log.level,
+            log_style=settings.log.format,
+        ),
+        auto_create=settings.rooms.auto_create,
+        max_participants=settings.rooms.max_participants,
+    )
+    archiver = ArchiverProcess(data / "spool", settings.archive.url, index_path)
+    runner = web.AppRunner(build_app(registry, archive, settings), access_log=None, shutdown_timeout=1.0)
+    try:
+        await host.start()
+        await registry.start()
+        await archiver.start()
+        await runner.setup()
+        yield await _listen(runner, settings)
+    finally:
+        await registry.drain(grace_s=ROOMS_DRAIN_S)
+        await runner.cleanup()
+        await archiver.stop(ARCHIVER_DRAIN_S)
+        index.close()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> list[str]:
+    context: ssl.SSLContext | None = None
+    if settings.http.tls_cert is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(settings.http.tls_cert, settings.http.tls_key)
+    for address in settings.http.hosts:
+        await web.TCPSite(runner, address, settings.http.port, ssl_context=context).start()
+    scheme = "https" if context else "http"
+    return [f"{scheme}://{_authority(name)}" for name in runner.addresses]
+
+
+def _authority(address: tuple[str, int]) -> str:
+    name, port = address[0], address[1]
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+async def run(settings: Settings, ready: Callable[[list[str]], None]) -> int:
+    """Serve until SIGTERM or SIGINT, drain, return the exit code. ``ready`` hears the URLs.
+
+    A second signal ends the process at once: workers see their socket close and seal what they record, and the
+    archiver of the next start brings it home.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def asked() -> None:
+        if stop.is_set():
+            os._exit(0)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+    async with serving(settings) as urls:
+        ready(urls)
+        await stop.wait()
+        log.info("service.draining")
+    return 0

@@ -1,0 +1,50 @@
+"""When the next tick is due: origin + n × period, so that ticks never drift. Pure: time is an argument."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TickSchedule:
+    """Ticks of ``rate_hz`` counted from ``origin_s`` (seconds, monotonic clock).
+
+    A tick that starts within its own period has run, late or not; one whose whole period has passed is
+    dropped and counted, never queued: the next one starts on time.
+    """
+
+    origin_s: float
+    rate_hz: int
+    last: int = -1
+    run: int = 0
+    late: int = 0
+    dropped: int = 0
+
+    def due_s(self, index: int) -> float:
+        """When tick ``index`` is due."""
+        return self.origin_s + index / self.rate_hz
+
+    def next(self, now_s: float) -> int:
+        """The tick to wait for, after ``last``."""
+        elapsed = math.floor((now_s - self.origin_s) * self.rate_hz)
+        return max(self.last + 1, elapsed)
+
+    def begin(self, index: int, now_s: float) -> None:
+        """Tick ``index`` runs now; those skipped since the last one are counted as dropped."""
+        if self.last >= 0:
+            self.dropped += index - self.last - 1
+        self.last = index
+        self.run += 1
+        # A quarter of the period is what the jitter buffers and the pacing behind us absorb unseen.
+        self.late += (now_s - self.due_s(index)) * self.rate_hz > 0.25
+
+    def resume(self, now_s: float, rate_hz: int | None = None) -> None:
+        """After a pause that was meant (nobody watched), or with another rate: nothing was dropped."""
+        if rate_hz is not None:
+            self.rate_hz = rate_hz
+        self.last = math.floor((now_s - self.origin_s) * self.rate_hz)
+
+    def stats(self) -> dict[str, int]:
+        """The contract's ``ticks`` counters."""
+        return {"run": self.run, "late": self.late, "dropped": self.dropped}

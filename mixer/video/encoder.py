@@ -1,0 +1,157 @@
+"""The encoders of the mix: H.264 constrained baseline and VP8, tuned for one encode that many people watch.
+
+No B frames, no lookahead: a picture goes out in the tick in which it was composed. Keyframes come on demand
+only; the rate buffer bounds them, because thirty viewers get them in the same moment.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from fractions import Fraction
+from typing import Final, Literal
+
+import av
+from av.video.frame import PictureType
+
+from mixer.errors import MosaiqueError
+from mixer.media import VIDEO_CLOCK_HZ, EncodedVideo, VideoCodec
+from mixer.video.picture import Picture
+from mixer.video.scaler import frame_of
+
+_TIME_BASE: Final = Fraction(1, VIDEO_CLOCK_HZ)
+_BUFFER_S: Final = 0.5  # a keyframe is at most this long on a line of the rendition's own rate
+_NEVER: Final = 1 << 24  # pictures between automatic keyframes: six days
+
+
+class EncodeFailed(MosaiqueError):
+    """Ours: the encoder refused a picture. The caller makes a new encoder."""
+
+    code = "encode-failed"
+
+
+class VideoEncoder(ABC):
+    """One encoder of one rendition. ``encode`` runs on the calling thread and keeps no picture."""
+
+    codec: VideoCodec
+
+    def __init__(self, width: int, height: int, fps: int, bitrate_bps: int) -> None:
+        self.width, self.height, self.fps, self.bitrate_bps = width, height, fps, bitrate_bps
+        self._context = self._open()
+
+    @abstractmethod
+    def _options(self) -> tuple[Literal["libx264", "libvpx"], dict[str, str]]:
+        """(libavcodec's name of the encoder, its options)."""
+
+    @abstractmethod
+    def set_bitrate(self, bitrate_bps: int) -> None:
+        """Change the target at the next picture, never above the rate the encoder was made for."""
+
+    def _open(self) -> av.VideoCodecContext:
+        name, options = self._options()
+        context = av.CodecContext.create(name, "w")
+        context.width, context.height, context.pix_fmt = self.width, self.height, "yuv420p"
+        context.time_base, context.framerate = _TIME_BASE, Fraction(self.fps)
+        context.bit_rate = self.bitrate_bps
+        context.gop_size = _NEVER
+        context.thread_count = 1
+        context.options = options | {
+            "maxrate": str(self.bitrate_bps),
+            "bufsize": str(round(self.bitrate_bps * _BUFFER_S)),
+        }
+        context.open()
+        return context
+
+    def encode(self, picture: Picture, pts: int, *, keyframe: bool = False) -> EncodedVideo | None:
+        """Encode ``picture`` (the encoder's own size) shown at ``pts`` (90 kHz, increasing).
+
+        None when the encoder drops the picture to keep its rate. Raises ``EncodeFailed``.
+        """
+        frame = frame_of(picture)
+        frame.pts, frame.time_base = pts, _TIME_BASE
+        if keyframe:
+            frame.pict_type = PictureType.I
+        try:
+            packets = self._context.encode(frame)
+        except av.FFmpegError as error:
+            raise EncodeFailed(f"{self.codec} encoder: {error}") from error
+        if not packets:
+            return None
+        data = b"".join(bytes(packet) for packet in packets)
+        return EncodedVideo(self.codec, data, pts, keyframe=packets[0].is_keyframe)
+
+
+class H264Encoder(VideoEncoder):
+    """x264, constrained baseline level 3.1 (``42c01f``), Annex B, parameter sets before each keyframe."""
+
+    codec: VideoCodec = "H264"
+
+    def __init__(
+        self, width: int, height: int, fps: int, bitrate_bps: int, *, preset: str = "superfast"
+    ) -> None:
+        self._preset = preset
+        super().__init__(width, height, fps, bitrate_bps)
+
+    def _options(self) -> tuple[Literal["libx264", "libvpx"], dict[str, str]]:
+        level = "3.1" if self.width * self.height * self.fps <= 1280 * 720 * 30 else "4.2"
+        parameters = {
+            "keyint": "infinite", "scenecut": 0, "repeat-headers": 1, "annexb": 1,
+            "threads": 1, "sliced-threads": 0, "slices": 1, "bframes": 0, "ref": 1,
+            "colormatrix": "smpte170m",  # as mixer.video.picture says
+        }  # fmt: skip
+        return "libx264", {
+            "preset": self._preset,
+            "tune": "zerolatency",
+            "profile": "baseline",  # x264 sets constraint_set1 with it: constrained baseline
+            "level": level,
+            "forced-idr": "1",
+            "x264-params": ":".join(f"{key}={value}" for key, value in parameters.items()),
+        }
+
+    def set_bitrate(self, bitrate_bps: int) -> None:
+        # With a rate buffer, libavcodec hands a changed bit_rate to x264 before the next picture.
+        self._context.bit_rate = min(bitrate_bps, self.bitrate_bps)
+
+
+class Vp8Encoder(VideoEncoder):
+    """libvpx in realtime mode. A new bit rate takes a new encoder, so it starts with a keyframe.
+
+    ``speed`` is negative: a fixed speed. A positive one lets libvpx choose by the time it takes, which on a
+    busy machine makes pictures, not only timing, depend on the load.
+    """
+
+    codec: VideoCodec = "VP8"
+
+    def __init__(self, width: int, height: int, fps: int, bitrate_bps: int, *, speed: int = -8) -> None:
+        self._speed = speed
+        self._fresh_bps: int | None = None
+        super().__init__(width, height, fps, bitrate_bps)
+
+    def _options(self) -> tuple[Literal["libx264", "libvpx"], dict[str, str]]:
+        return "libvpx", {
+            "deadline": "realtime",
+            "cpu-used": str(self._speed),
+            "lag-in-frames": "0",
+            "auto-alt-ref": "0",
+            "static-thresh": "100",
+            "qmin": "4",
+            "qmax": "56",
+            # Per cent of an average picture's bits: half a second's worth, like x264's buffer.
+            "max-intra-rate": str(round(100 * self.fps * _BUFFER_S)),
+            "undershoot-pct": "95",
+        }
+
+    def set_bitrate(self, bitrate_bps: int) -> None:
+        if bitrate_bps != self._context.bit_rate:
+            self.bitrate_bps = bitrate_bps
+            self._context = self._open()
+
+
+def make_encoder(codec: VideoCodec, width: int, height: int, fps: int, bitrate_bps: int) -> VideoEncoder:
+    """The encoder for ``codec``. Raises ``ValueError`` for VP9, which we only decode."""
+    match codec:
+        case "H264":
+            return H264Encoder(width, height, fps, bitrate_bps)
+        case "VP8":
+            return Vp8Encoder(width, height, fps, bitrate_bps)
+        case _:
+            raise ValueError(f"the mix is not encoded as {codec}")

@@ -1,0 +1,136 @@
+"""One participant's decoding: a bounded line of coded pictures before a shared pool of threads.
+
+Decoding is serial within a lane (a codec is a state machine) and parallel between lanes (libavcodec releases
+the GIL). What is not shown is not decoded: a lane that is not ``shown`` drops its input and asks for a keyframe
+when it is shown again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final
+
+from mixer.media import EncodedVideo
+from mixer.video.canvas import Mailbox
+from mixer.video.decoder import DecodeFailed, VideoDecoder
+
+MAX_QUEUED: Final = 12
+# 400 ms at 30 fps. A decoder that is further behind will not catch up; overflow drops everything up to the
+# next keyframe, since the pictures between have lost what they refer to.
+
+BATCH: Final = 3  # pictures decoded before the lane goes to the back of the pool's queue, so that lanes share
+
+
+class DecodeLane:
+    """See the module. ``push`` from one thread; ``close`` from the same.
+
+    ``request_keyframe`` is called from any thread and must be thread-safe.
+    """
+
+    def __init__(
+        self,
+        pool: Executor,
+        mailbox: Mailbox,
+        request_keyframe: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._mailbox = mailbox
+        self._request_keyframe = request_keyframe
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queue: deque[EncodedVideo] = deque()
+        self._decoder: VideoDecoder | None = None
+        self._running = False
+        self._closed = False
+        self._shown = True
+        self._needs_keyframe = True
+        self.decoded = 0
+        self.dropped = 0
+        self.failed = 0
+        self.decode_ms = 0.0
+
+    @property
+    def depth(self) -> int:
+        """Pictures waiting."""
+        return len(self._queue)
+
+    def set_shown(self, shown: bool) -> None:
+        """Whether anybody sees this picture. Going back to shown asks the sender for a keyframe."""
+        with self._lock:
+            if shown == self._shown:
+                return
+            self._shown = shown
+            self._needs_keyframe = True
+            self._queue.clear()
+        if shown:
+            self._request_keyframe()
+
+    def push(self, frame: EncodedVideo) -> None:
+        """Queue one coded picture; the mailbox gets the decoded one soon."""
+        lost = False
+        with self._lock:
+            if self._closed:
+                return
+            if not self._shown:
+                self.dropped += 1
+                return
+            if self._needs_keyframe and not frame.keyframe:
+                self.dropped += 1
+                return
+            if len(self._queue) >= MAX_QUEUED:
+                self.dropped += len(self._queue) + (not frame.keyframe)
+                self._queue.clear()
+                lost = not frame.keyframe
+                self._needs_keyframe = lost
+            if not lost:
+                self._needs_keyframe = False
+                self._queue.append(frame)
+                if not self._running:
+                    self._running = True
+                    self._pool.submit(self._work)
+        if lost:
+            self._request_keyframe()
+
+    def close(self) -> None:
+        """Forget what waits; a picture being decoded now is finished and thrown away."""
+        with self._lock:
+            self._closed = True
+            self._queue.clear()
+
+    def _work(self) -> None:
+        for _ in range(BATCH):
+            with self._lock:
+                if self._closed or not self._queue:
+                    self._running = False
+                    return
+                frame = self._queue.popleft()
+            self._decode(frame)
+        with self._lock:
+            self._running = bool(self._queue) and not self._closed
+            if self._running:
+                self._pool.submit(self._work)
+
+    def _decode(self, frame: EncodedVideo) -> None:
+        started = self._clock()
+        try:
+            if self._decoder is None or self._decoder.codec != frame.codec:
+                self._decoder = VideoDecoder(frame.codec)
+            pictures = self._decoder.decode(frame)
+        except DecodeFailed:
+            self._decoder = None
+            with self._lock:
+                self.failed += 1
+                self._needs_keyframe = True
+                self._queue.clear()
+            self._request_keyframe()
+            return
+        now = self._clock()
+        self.decode_ms += 0.1 * ((now - started) * 1000 - self.decode_ms)
+        for picture in pictures:
+            self.decoded += 1
+            self._mailbox.put(picture, now)

@@ -1,0 +1,41 @@
+"""The renditions of the mix: the contract's table, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One quality of the mix. Encoded once however many watch, and only while someone does.
+
+    ``width``, ``height``, ``fps``, ``video_bps`` are 0 when there is no picture.
+    ``wire_bps``: what a viewer's line carries at most, all headers included.
+    """
+
+    name: str
+    width: int
+    height: int
+    fps: int
+    video_bps: int
+    audio_bps: int
+    audio_ptime_ms: int
+    wire_bps: int
+
+    @property
+    def has_video(self) -> bool:
+        """False for the rendition that is sound only."""
+        return self.video_bps > 0
+
+
+RENDITIONS: Final[dict[str, Rendition]] = {
+    rendition.name: rendition
+    for rendition in (
+        Rendition("high", 1280, 720, 30, 1_200_000, 32_000, 20, 1_400_000),
+        Rendition("medium", 640, 360, 15, 300_000, 24_000, 20, 390_000),
+        Rendition("low", 320, 180, 8, 64_000, 16_000, 60, 100_000),
+        Rendition("audio", 0, 0, 0, 0, 12_000, 60, 24_000),
+    )
+}
+"""Best first: the order in which ``auto`` steps down."""

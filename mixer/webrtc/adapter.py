@@ -1,0 +1,415 @@
+"""Every private hook on aioice and aiortc, in one place; ``tests/mixer/webrtc/test_adapter.py`` holds each.
+
+What we take from them: ICE (checks, roles, nomination) from ``aioice.Connection``, the DTLS handshake with
+its exported keys from ``aiortc.RTCDtlsTransport``. What we don't: their sockets, their SDP, their RTP. An
+upgrade of either is made with the contract tests green.
+
+``Connection.get_component_candidates``
+    Candidates of the shared port in place of a socket a connection.
+``Connection.check_incoming``
+    Called once a check is authenticated: from then on its source is known. Also fills in the PRIORITY that
+    ffmpeg 8 leaves out (RFC 8445 section 7.1.1 demands it; aioice raises KeyError).
+``Connection.check_complete``, ``._nominated``
+    Which pair media leaves by.
+``Connection.query_consent``
+    The keepalives of RFC 7675 stay; the verdict is ours, see ``IceConnection.query_consent``.
+``StunProtocol.__init__``, ``.request``, ``.close``, ``.transactions``
+    A protocol object without a transport of its own.
+``RTCDtlsTransport(transport)``, of which it uses ``_recv`` and ``_send``
+    DTLS datagrams by way of our demultiplexer.
+``RTCDtlsTransport._set_role``, ``._rx_srtp``, ``._tx_srtp``
+    The role that the answer named; the libsrtp sessions made of the exported keys.
+``RTCCertificate._create_ssl_context``
+    RSA peers (GStreamer 1.22) need more than ECDSA suites.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pylibsrtp
+from aioice import Candidate, Connection
+from aioice.candidate import candidate_foundation, candidate_priority
+from aioice.ice import CandidatePair, StunProtocol
+from aioice.stun import Message, TransactionError, parse_message
+from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
+from aiortc.rtcdtlstransport import SRTPProtectionProfile
+from OpenSSL import SSL
+
+from mixer.errors import MalformedPacket
+from mixer.webrtc.sdp import IceCandidate
+from mixer.webrtc.udp import Address, UdpPort, UdpSocket
+
+COMPONENT: Final = 1  # RFC 8445: RTP; RTCP is multiplexed on it (RFC 5761), there is no second one
+MAX_REMOTE_CANDIDATES: Final = 32  # a browser on a laptop with VPNs sends about 12
+MAX_DTLS_BACKLOG: Final = 32  # datagrams; a whole handshake flight is at most 6
+CONSENT_INTERVAL_S: Final = 5.0  # RFC 7675 section 5.1
+CONSENT_ANSWER_S: Final = (
+    0.45  # shorter than aioice's first retransmission, so that a measured RTT is not two
+)
+
+
+class MuxProtocol(StunProtocol):
+    """aioice's view of one shared socket: STUN out through it, STUN in by the port's routing."""
+
+    def __init__(
+        self, connection: IceConnection, port: UdpPort, via: UdpSocket, candidate: Candidate
+    ) -> None:
+        super().__init__(connection)
+        self.local_candidate = candidate
+        self.via = via
+        self._port = port
+        self._connection = connection
+
+    def send_stun(self, message: Message, addr: Address) -> None:
+        self.via.sendto(bytes(message), addr)
+
+    async def send_data(self, data: bytes, addr: Address) -> None:
+        self.via.sendto(data, addr)
+
+    async def request(
+        self,
+        request: Message,
+        addr: Address,
+        integrity_key: bytes | None = None,
+        retransmissions: int | None = None,
+    ) -> tuple[Message, Address]:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        self._port.transactions[request.transaction_id] = self.response_received
+        try:
+            answer = await super().request(request, addr, integrity_key, retransmissions)
+        finally:
+            self._port.transactions.pop(request.transaction_id, None)
+        elapsed = loop.time() - started
+        if elapsed < CONSENT_ANSWER_S:
+            self._connection.rtt_s = elapsed
+        return answer
+
+    def response_received(self, data: bytes, source: Address) -> None:
+        message = _parse(data)
+        transaction = self.transactions.get(message.transaction_id) if message is not None else None
+        if message is not None and transaction is not None:
+            transaction.response_received(message, source)
+
+    async def close(self) -> None:
+        """The socket is shared and stays open."""
+
+
+class IceConnection(Connection):
+    """One ICE agent on the shared port. ``on_media`` gets SRTP and SRTCP at once; DTLS waits, bounded.
+
+    ``heard``: called whenever the peer has proved, by an authenticated check, that it is there.
+    """
+
+    def __init__(
+        self,
+        port: UdpPort,
+        *,
+        ufrag: str,
+        password: str,
+        controlling: bool,
+        on_media: Callable[[bytes], None],
+        heard: Callable[[], None],
+    ) -> None:
+        super().__init__(ice_controlling=controlling, local_username=ufrag, local_password=password)
+        self._port = port
+        self._on_media = on_media
+        self._heard = heard
+        self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._selected: tuple[UdpSocket, Address] | None = None
+        self.rtt_s: float | None = None
+        self.dropped: Counter[str] = Counter()
+        port.register(ufrag, self)
+
+    # --- aioice's side ---
+
+    async def get_component_candidates(
+        self, component: int, addresses: list[str], timeout: int = 5
+    ) -> list[Candidate]:
+        """Host candidates of the shared port. No STUN server, no TURN server, no socket."""
+        candidates: list[Candidate] = []
+        for via in self._port.sockets:
+            of_socket = [_host_candidate(via, address, rank) for rank, address in enumerate(via.addresses)]
+            self._protocols.append(MuxProtocol(self, self._port, via, of_socket[0]))
+            candidates += of_socket
+        return candidates
+
+    def check_incoming(self, message: Message, addr: Address, protocol: StunProtocol) -> None:
+        self._port.authenticated(addr, self)
+        self._heard()
+        message.attributes.setdefault("PRIORITY", candidate_priority(COMPONENT, "prflx"))
+        if len(self._remote_candidates) < MAX_REMOTE_CANDIDATES or self._knows(addr):
+            super().check_incoming(message, addr, protocol)
+        else:
+            self.dropped["candidates"] += 1
+
+    def check_complete(self, pair: CandidatePair) -> None:
+        super().check_complete(pair)
+        nominated = self._nominated.get(COMPONENT)
+        if nominated is not None and isinstance(nominated.protocol, MuxProtocol):
+            self._selected = (nominated.protocol.via, nominated.remote_addr)
+            self._port.authenticated(nominated.remote_addr, self)
+
+    async def query_consent(self) -> None:
+        """Keep the path and its NAT bindings fresh, measure its round trip; never close.
+
+        aioice closes after six unanswered checks, though media may still flow. A peer takes any authenticated
+        packet as a sign of life and gives up by its own clock (``Peer.poll``).
+        """
+        if self.remote_password is None:  # pragma: no cover - connect() has checked it
+            return
+        key = self.remote_password.encode()
+        while True:
+            await asyncio.sleep(CONSENT_INTERVAL_S * random.uniform(0.8, 1.2))
+            for pair in tuple(self._nominated.values()):
+                request = self.build_request(pair, nominate=False)
+                try:
+                    await pair.protocol.request(
+                        request, pair.remote_addr, integrity_key=key, retransmissions=0
+                    )
+                except TransactionError:
+                    self.dropped["consent"] += 1
+                else:
+                    self._heard()
+
+    def _knows(self, addr: Address) -> bool:
+        return any((c.host, c.port) == addr for c in self._remote_candidates)
+
+    # --- the port's side ---
+
+    def stun_received(self, data: bytes, source: Address, via: UdpSocket) -> None:
+        message = _parse(data)
+        if message is None:
+            self.dropped["malformed_stun"] += 1
+            return
+        for protocol in self._protocols:
+            if isinstance(protocol, MuxProtocol) and protocol.via is via:
+                self.request_received(message, source, protocol)
+
+    def media_received(self, data: bytes, source: Address) -> None:
+        if data[0] >= 128:
+            self._on_media(data)
+        elif self._dtls.qsize() < MAX_DTLS_BACKLOG:
+            self._dtls.put_nowait(data)
+        else:
+            self.dropped["dtls"] += 1
+
+    # --- our side ---
+
+    def send_media(self, data: bytes) -> bool:
+        """Send by the nominated pair; ``False`` when there is none yet or the socket would not take it."""
+        if self._selected is None:
+            return False
+        via, destination = self._selected
+        return via.sendto(data, destination)
+
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Add a remote candidate, within the bound; what cannot be paired is ignored (RFC 8838 section 9)."""
+        if len(self._remote_candidates) >= MAX_REMOTE_CANDIDATES:
+            self.dropped["candidates"] += 1
+            return
+        await self.add_remote_candidate(candidate)
+
+    async def close(self) -> None:
+        self._port.unregister(self.local_username, self)
+        self._selected = None
+        self._dtls.put_nowait(None)
+        await super().close()
+
+    async def next_dtls(self) -> bytes:
+        data = await self._dtls.get()
+        if data is None:
+            raise ConnectionError("ICE connection is closed")
+        return data
+
+
+def remote_candidate(parsed: IceCandidate) -> Candidate:
+    """A candidate of an offer or fragment, in aioice's form."""
+    return Candidate(
+        foundation=parsed.foundation,
+        component=COMPONENT,
+        transport="udp",
+        priority=parsed.priority,
+        host=parsed.host,
+        port=parsed.port,
+        type=parsed.kind,
+    )
+
+
+def _host_candidate(via: UdpSocket, address: str, rank: int) -> Candidate:
+    return Candidate(
+        foundation=candidate_foundation("host", "udp", address)[:8],
+        component=COMPONENT,
+        transport="udp",
+        priority=candidate_priority(COMPONENT, "host", 65535 - rank),  # RFC 8445 5.1.2.1 local preference
+        host=address,
+        port=via.port,
+        type="host",
+    )
+
+
+def _parse(data: bytes) -> Message | None:
+    """Parse a stranger's STUN with aioice, which lets ``struct.error`` out on short attributes."""
+    try:
+        return parse_message(data)
+    except (ValueError, struct.error):
+        return None
+
+
+class Certificate(RTCCertificate):
+    """Our DTLS certificate (ECDSA P-256). Accepts peers whose own is RSA (GStreamer before 1.24)."""
+
+    CIPHERS: Final = b"HIGH:!aNULL"
+
+    @property
+    def sha256(self) -> tuple[str, str]:
+        """``(algorithm, value)`` for ``a=fingerprint``."""
+        return next((f.algorithm, f.value) for f in self.getFingerprints() if f.algorithm == "sha-256")
+
+    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(self.CIPHERS)
+        return context
+
+
+class _Link:
+    """What ``RTCDtlsTransport`` uses of an ``RTCIceTransport`` once its role is set."""
+
+    def __init__(self, ice: IceConnection) -> None:
+        self._ice = ice
+
+    async def _recv(self) -> bytes:
+        return await self._ice.next_dtls()
+
+    async def _send(self, data: bytes) -> None:
+        if not self._ice.send_media(data):
+            raise ConnectionError("no nominated pair, or the socket is full")
+
+
+class SecureTransport:
+    """ICE, then DTLS, then SRTP: bytes of RTP and RTCP in clear on our side, one peer on the other.
+
+    ``on_rtp`` and ``on_rtcp`` are called synchronously in the socket's callback, with authenticated packets.
+    """
+
+    def __init__(
+        self,
+        port: UdpPort,
+        certificate: Certificate,
+        *,
+        ufrag: str,
+        password: str,
+        controlling: bool,
+        dtls_server: bool,
+        on_rtp: Callable[[bytes], None],
+        on_rtcp: Callable[[bytes], None],
+        heard: Callable[[], None],
+    ) -> None:
+        self._ice = IceConnection(
+            port, ufrag=ufrag, password=password, controlling=controlling, on_media=self._media, heard=heard
+        )
+        link: Any = _Link(self._ice)  # duck-typed: only _recv and _send are used
+        self._dtls = RTCDtlsTransport(link, [certificate])
+        self._dtls._set_role("server" if dtls_server else "client")
+        self._on_rtp = on_rtp
+        self._on_rtcp = on_rtcp
+        self._rx: pylibsrtp.Session | None = None
+        self._tx: pylibsrtp.Session | None = None
+        self._early: deque[bytes] = deque(maxlen=64)  # media that overtakes the end of the handshake
+        self._closing = False
+        self.on_lost: Callable[[str], None] = lambda reason: None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    @property
+    def dropped(self) -> Counter[str]:
+        return self._ice.dropped
+
+    @property
+    def rtt_s(self) -> float | None:
+        """Last round trip of a connectivity check, seconds."""
+        return self._ice.rtt_s
+
+    async def gather(self) -> list[Candidate]:
+        """Our candidates, best first."""
+        await self._ice.gather_candidates()
+        return self._ice.local_candidates
+
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Add a remote candidate, now or trickled; beyond the bound it is dropped and counted."""
+        await self._ice.add_candidate(candidate)
+
+    async def connect(
+        self, *, ufrag: str, password: str, lite: bool, fingerprints: Sequence[tuple[str, str]]
+    ) -> None:
+        """ICE and DTLS to the end; ``ConnectionError`` says which failed. The caller sets the time limit."""
+        self._ice.remote_username, self._ice.remote_password = ufrag, password
+        self._ice.remote_is_lite = lite
+        await self._ice.connect()
+        await self._dtls.start(
+            RTCDtlsParameters([RTCDtlsFingerprint(algorithm, value) for algorithm, value in fingerprints])
+        )
+        if self._dtls.state != "connected":
+            raise ConnectionError("DTLS handshake failed")
+        self._dtls.on("statechange", self._dtls_changed)
+        self._rx, self._tx = self._dtls._rx_srtp, self._dtls._tx_srtp
+        for data in self._early:
+            self._media(data)
+        self._early.clear()
+
+    @property
+    def ready(self) -> bool:
+        return self._tx is not None and not self._closing
+
+    def send_rtp(self, packet: bytes) -> bool:
+        """Protect and send; ``False`` when it was dropped (not connected, or the socket is full; counted)."""
+        if self._tx is None or self._closing:
+            return False
+        return self._send(self._tx.protect(packet))
+
+    def send_rtcp(self, packet: bytes) -> bool:
+        if self._tx is None or self._closing:
+            return False
+        return self._send(self._tx.protect_rtcp(packet))
+
+    def _send(self, data: bytes) -> bool:
+        sent = self._ice.send_media(data)
+        if sent:
+            self.bytes_sent += len(data)
+        else:
+            self.dropped["send"] += 1
+        return sent
+
+    def _media(self, data: bytes) -> None:
+        if self._rx is None:
+            self._early.append(data)
+            return
+        rtcp = 192 <= data[1] <= 223  # RFC 5761 section 4
+        try:
+            clear = self._rx.unprotect_rtcp(data) if rtcp else self._rx.unprotect(data)
+        except pylibsrtp.Error:  # forged, replayed or too late
+            self.dropped["srtp"] += 1
+            return
+        self.bytes_received += len(data)
+        try:
+            (self._on_rtcp if rtcp else self._on_rtp)(clear)
+        except MalformedPacket:
+            self.dropped["malformed"] += 1
+
+    def _dtls_changed(self) -> None:
+        if self._dtls.state in {"closed", "failed"} and not self._closing:
+            self.on_lost("the peer closed the connection")
+
+    async def close(self) -> None:
+        """Say goodbye (DTLS close_notify) and free the port's routes. Safe at any point, and twice."""
+        if self._closing:
+            return
+        self._closing = True
+        await self._dtls.stop()
+        await self._ice.close()

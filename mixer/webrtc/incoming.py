@@ -1,0 +1,198 @@
+"""What a peer sends us: which m-line a packet belongs to, and the state kept of each m-line. Pure.
+
+Browsers change SSRCs without a word (replaceTrack, a camera switched), announce none at all, and send BYE
+for tracks that go on: a packet is routed by its SSRC once known, at first by MID, then by what the offer
+declared, then by payload type (RFC 9143 section 9.2), and BYE ends nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections import Counter
+from dataclasses import replace
+from typing import Final
+
+from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo, VideoCodec
+from mixer.rtp.assemble import FrameAssembler
+from mixer.rtp.history import unwrap_rtx
+from mixer.rtp.packet import RtpPacket
+from mixer.rtp.reception import ReceptionStats
+from mixer.webrtc.answer import MID, Plan, Track
+from mixer.webrtc.offer import Codec
+
+MAX_SSRCS: Final = 64  # a session changes its camera now and then; libsrtp keeps a stream for each SSRC
+SSRC_QUIET_S: Final = 0.5  # an earlier SSRC may come back once the current one has been silent so long
+MAX_PARAMETER_SETS: Final = 8  # senders put two
+KEYFRAME_INTERVAL_S: Final = 0.3  # one request on its way at a time: a round trip and a frame
+
+_AUDIO_CLOCKS: Final[dict[str, int]] = {"opus": AUDIO_CLOCK_HZ}  # the rest 8 kHz, G.722 too (RFC 3551 4.5.2)
+
+
+class IncomingTrack:
+    """One m-line that we receive. ``frames`` go to a decoder, sound goes on as packets."""
+
+    def __init__(self, track: Track) -> None:
+        assert track.receives is not None  # noqa: S101 - Router makes none for send-only sections
+        self.track = track
+        self.codecs: dict[int, VideoCodec | AudioCodec] = {
+            agreed.codec.payload_type: agreed.name for agreed in track.codecs
+        }
+        clock_hz = VIDEO_CLOCK_HZ if track.kind == "video" else _AUDIO_CLOCKS.get(track.receives.name, 8000)
+        self.stats = ReceptionStats(clock_hz)
+        self.ssrc: int | None = None
+        self.assembler: FrameAssembler | None = None
+        self.heard_at: float | None = None
+        self.payload_bytes = 0
+        self.plis = 0
+        self.nacks = 0
+        self._payload_type: int | None = None
+        self._keyframe_wanted = False
+        self._keyframe_asked_at = float("-inf")
+
+    def accept(self, packet: RtpPacket, now: float) -> bool:
+        """Take note of a packet that was routed here; ``False`` when it must be ignored."""
+        if packet.payload_type not in self.codecs:
+            return False
+        if packet.ssrc != self.ssrc:
+            self.ssrc = packet.ssrc
+            if self.assembler is not None:
+                self.assembler.reset()
+        self.heard_at = now
+        self.payload_bytes += len(packet.payload)
+        return True
+
+    def busy(self, now: float) -> bool:
+        """Whether the current SSRC has been heard a moment ago."""
+        return self.heard_at is not None and now - self.heard_at < SSRC_QUIET_S
+
+    def frames(self, packet: RtpPacket, now: float) -> list[EncodedVideo]:
+        """Whole pictures that this packet completes, in decode order."""
+        if self.assembler is None or packet.payload_type != self._payload_type:
+            self._payload_type = packet.payload_type
+            self.assembler = self._new_assembler(packet.payload_type)
+        return self.assembler.push(packet, now)
+
+    def _new_assembler(self, payload_type: int) -> FrameAssembler:
+        agreed = next(a for a in self.track.codecs if a.codec.payload_type == payload_type)
+        match agreed.name:
+            case "H264" | "VP8" | "VP9":
+                return FrameAssembler(agreed.name, parameter_sets=_parameter_sets(agreed.codec))
+            case _:
+                raise ValueError(f"{agreed.name} is not a video codec")
+
+    def want_keyframe(self) -> None:
+        self._keyframe_wanted = True
+
+    def keyframe_due(self, now: float) -> bool:
+        """Whether to send a wanted keyframe request now; asks are merged, none is lost."""
+        if not self._keyframe_wanted or now - self._keyframe_asked_at < KEYFRAME_INTERVAL_S:
+            return False
+        self._keyframe_wanted = False
+        self._keyframe_asked_at = now
+        self.plis += 1
+        return True
+
+
+def _parameter_sets(codec: Codec) -> list[bytes]:
+    """SPS and PPS that the offer brought (RFC 6184 section 8.1); a sender may send them nowhere else."""
+    found = []
+    for part in codec.parameters.get("sprop-parameter-sets", "").split(","):
+        with contextlib.suppress(binascii.Error, ValueError):
+            found.append(base64.b64decode(part, validate=True))
+    return [nal for nal in found if nal][:MAX_PARAMETER_SETS]
+
+
+class Router:
+    """Finds the track of a packet; unwraps RTX on the way."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.tracks = [IncomingTrack(track) for track in plan.tracks if track.receives is not None]
+        self.dropped: Counter[str] = Counter()
+        self._by_ssrc: dict[int, IncomingTrack] = {}
+        self._rtx: dict[
+            int, tuple[IncomingTrack, int | None]
+        ] = {}  # RTX SSRC -> track, media SSRC if declared
+        self._declared: dict[int, IncomingTrack] = {}
+        self._by_mid: dict[bytes, IncomingTrack] = {}
+        self._rtx_types: set[int] = set()
+        for incoming in self.tracks:
+            section = incoming.track.section
+            self._declared |= dict.fromkeys(section.ssrcs, incoming)
+            self._rtx |= {rtx: (incoming, media) for rtx, media in section.rtx_ssrcs.items()}
+            self._rtx_types |= set(incoming.track.rtx)
+            if section.mid is not None:
+                self._by_mid[section.mid.encode()] = incoming
+
+    def route(self, packet: RtpPacket, now: float) -> tuple[IncomingTrack, RtpPacket] | None:
+        """The packet's track and the packet itself (out of its RTX wrapping); ``None``: drop it (counted)."""
+        if packet.payload_type in self._rtx_types:
+            return self._repaired(packet)
+        incoming = self._by_ssrc.get(packet.ssrc)
+        if incoming is None:
+            incoming = self._first(packet, now)
+            if incoming is None:
+                return None
+        elif packet.ssrc != incoming.ssrc and incoming.busy(now):
+            self.dropped["old_ssrc"] += 1
+            return None
+        if not incoming.accept(packet, now):
+            self.dropped["payload_type"] += 1
+            return None
+        return incoming, packet
+
+    def _first(self, packet: RtpPacket, now: float) -> IncomingTrack | None:
+        """The first packet of an SSRC."""
+        if len(self._by_ssrc) >= MAX_SSRCS:
+            self.dropped["too_many_ssrcs"] += 1
+            return None
+        if packet.ssrc in self._rtx:
+            return None
+        incoming = self._owner(packet)
+        if incoming is None:
+            self.dropped["unknown_ssrc"] += 1
+            return None
+        self._by_ssrc[packet.ssrc] = incoming
+        return incoming
+
+    def _owner(self, packet: RtpPacket) -> IncomingTrack | None:
+        for incoming in self.tracks:
+            number = incoming.track.extensions.get(MID)
+            mid = packet.extensions.get(number) if number is not None else None
+            if mid is not None and mid in self._by_mid:
+                return self._by_mid[mid]
+        declared = self._declared.get(packet.ssrc)
+        if declared is not None:
+            return declared
+        takers = [incoming for incoming in self.tracks if packet.payload_type in incoming.codecs]
+        # two videos share payload types: the first unbound one, as a sender starts its tracks in order
+        unbound = [incoming for incoming in takers if incoming.ssrc is None]
+        return next(iter(unbound or takers), None)
+
+    def _repaired(self, packet: RtpPacket) -> tuple[IncomingTrack, RtpPacket] | None:
+        incoming, ssrc = self._rtx.get(packet.ssrc, (None, None))
+        if incoming is None:
+            incoming = self._rtx_owner(packet)
+        if incoming is None:
+            self.dropped["unknown_rtx"] += 1
+            return None
+        if ssrc is None or ssrc != incoming.ssrc:
+            ssrc = incoming.ssrc
+        if ssrc is None:  # a repair of nothing yet: probing before the first picture
+            return None
+        original = unwrap_rtx(packet, payload_type=incoming.track.rtx[packet.payload_type], ssrc=ssrc)
+        return None if original is None else (incoming, replace(original, extensions={}))
+
+    def _rtx_owner(self, packet: RtpPacket) -> IncomingTrack | None:
+        takers = [incoming for incoming in self.tracks if packet.payload_type in incoming.track.rtx]
+        for incoming in takers:
+            number = incoming.track.extensions.get(MID)
+            mid = packet.extensions.get(number) if number is not None else None
+            if mid is not None and mid in self._by_mid:
+                takers = [self._by_mid[mid]]
+                break
+        if len(takers) == 1 and packet.payload_type in takers[0].track.rtx and len(self._rtx) < MAX_SSRCS:
+            self._rtx[packet.ssrc] = (takers[0], None)
+            return takers[0]
+        return None

@@ -1,0 +1,79 @@
+"""Every error that recording and archiving raise on purpose.
+
+    RecordingError
+    ├── RecordingMissing     no recording has this id; 404
+    ├── RecordingLive        the room is being recorded already (carries the id); 409
+    ├── WrongState           the recording exists but its state forbids the request; 409
+    ├── BadQuery             a search argument (cursor, state, limit) that cannot be read; 422
+    ├── UnsafePath           a key or path that this package did not make; 404
+    ├── BadPackage           a spool package or media file that cannot be used; ours
+    ├── PackageBusy          another process holds the package's writer lock; ours
+    └── StoreError           the object store's side
+        ├── ObjectMissing    no object under this key
+        ├── ObjectExists     the key is taken: objects are never overwritten
+        └── FixityError      what was read back is not what was written
+
+``recording`` does not know ``mixer``: the HTTP floor maps these to its own tree.
+"""
+
+from __future__ import annotations
+
+
+class RecordingError(Exception):
+    """Root of the tree. ``str(error)`` is a sentence for the person who reads it."""
+
+
+class RecordingMissing(RecordingError):
+    """No recording has this id."""
+
+
+class RecordingLive(RecordingError):
+    """The room is being recorded already; ``recording_id`` names the live recording."""
+
+    def __init__(self, room: str, recording_id: str) -> None:
+        super().__init__(f"room {room} is being recorded already, as {recording_id}")
+        self.recording_id = recording_id
+
+
+class WrongState(RecordingError):
+    """The recording's state forbids the request; ``state`` is the state it is in."""
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class BadQuery(RecordingError):
+    """A search argument cannot be read; ``field`` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnsafePath(RecordingError):
+    """A key or a path inside a package that could not have been made here."""
+
+
+class BadPackage(RecordingError):
+    """A package in the spool, or its media, that cannot be used as it is."""
+
+
+class PackageBusy(RecordingError):
+    """Another process is writing or recovering this package."""
+
+
+class StoreError(RecordingError):
+    """The object store failed; the operation may be tried again."""
+
+
+class ObjectMissing(StoreError):
+    """The store has no object under this key."""
+
+
+class ObjectExists(StoreError):
+    """The key is taken. Objects are never overwritten."""
+
+
+class FixityError(StoreError):
+    """Bytes read back from the store differ from those that were written."""

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixer.audio.codec import AacEncoder, OpusDecoder, OpusEncoder, make_decoder, make_encoder
+from mixer.audio.leg import InboundLeg
+from mixer.audio.opus import _shipped_library
+from mixer.errors import MalformedPacket
+from tests.mixer.audio.signals import level_db, noise, tone, voiced
+
+CODECS = ("opus", "G722", "PCMU", "PCMA")
+
+
+def _encode(codec: str, pcm: np.ndarray, frames: int = 1, bitrate_bps: int = 32_000) -> list[bytes]:
+    encoder = make_encoder(codec, frames=frames, bitrate_bps=bitrate_bps)
+    size = 960 * frames
+    return [encoder.encode(pcm[at : at + size]) for at in range(0, len(pcm) - size + 1, size)]
+
+
+def _decode(codec: str, packets: list[bytes]) -> np.ndarray:
+    decoder = make_decoder(codec)
+    return np.concatenate([decoder.decode(packet) for packet in packets])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_tone_comes_back_within_a_decibel(codec, frames):
+    pcm = tone(1_000, 1.2)
+    packets = _encode(codec, pcm, frames)
+    out = _decode(codec, packets)
+    assert len(out) == 57_600
+    assert level_db(out[9_600:], 1_000) == pytest.approx(level_db(pcm[9_600:], 1_000), abs=1.0)
+    if codec != "opus":
+        assert {len(packet) for packet in packets} == {160 * frames}
+
+
+@pytest.mark.parametrize(("bitrate_bps", "frames"), [(12_000, 3), (16_000, 3), (24_000, 1), (32_000, 1)])
+def test_opus_keeps_its_rate(bitrate_bps, frames):
+    for sound in (voiced(3), noise(3, 0.2)):
+        packets = _encode("opus", sound, frames, bitrate_bps)
+        assert max(map(len, packets)) <= 1.25 * bitrate_bps * 0.02 * frames / 8
+        assert sum(map(len, packets)) * 8 / 3 <= 1.15 * bitrate_bps
+
+
+def _gone(pcm: np.ndarray) -> float:
+    """Share of 10 ms pieces that have lost 10 dB or more of the whole's level."""
+    power = np.square(pcm[: len(pcm) // 480 * 480].reshape(-1, 480)).mean(axis=1)
+    return float((power < 0.1 * np.median(power)).mean())
+
+
+def _through_loss(codec: str, share: float, *, fec: bool) -> np.ndarray:
+    rng = random.Random(11)
+    encoder = OpusEncoder(32_000, inband_fec=fec) if codec == "opus" else None
+    pcm = voiced(20)
+    leg = InboundLeg(codec, muted=False, volume=1.0)
+    telephone = make_encoder(codec, frames=1, bitrate_bps=0) if encoder is None else encoder
+    out = []
+    for n in range(1_000):
+        packet = telephone.encode(pcm[n * 960 : n * 960 + 960])
+        if rng.random() >= share:
+            step = 960 if codec == "opus" else 160
+            leg.push(sequence=n, timestamp=n * step, payload=packet, codec=codec, now=n * 0.02, ssrc=1)
+        frame = leg.take(n * 0.02 + 0.005)
+        if frame is not None:
+            out.append(frame)
+    assert leg.stats()["lost"] > 0.8 * share * 1_000
+    assert leg.decode_errors == 0
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("codec", ["opus", "PCMA", "G722"])
+def test_of_a_voice_at_5_percent_loss_hardly_anything_is_gone(codec):
+    lossless = _through_loss(codec, 0.0001, fec=True) if codec == "opus" else voiced(5)
+    assert _gone(lossless) == 0.0
+    assert _gone(_through_loss(codec, 0.05, fec=True)) < 0.01
+
+
+def test_fec_brings_the_lost_frame_back_better_than_concealment():
+    pcm = voiced(2.0) * np.repeat(np.random.default_rng(3).uniform(0.2, 2.0, 20), 4_800).astype(np.float32)
+    packets = _encode("opus", pcm)
+
+    def error(recover: bool) -> float:
+        whole, lossy = OpusDecoder(), OpusDecoder()
+        squares = []
+        for n, packet in enumerate(packets[:-1]):
+            true = whole.decode(packet)
+            if n % 5 == 4:
+                got = lossy.recover(packets[n + 1], 960) if recover else lossy.conceal(960)
+                squares.append(np.mean((np.abs(np.fft.rfft(true)) - np.abs(np.fft.rfft(got))) ** 2))
+            else:
+                lossy.decode(packet)
+        return float(np.mean(squares))
+
+    assert error(recover=True) < 0.5 * error(recover=False)
+
+
+@pytest.mark.parametrize("samples", [1, 119, 120, 700, 960, 2_880])
+def test_opus_conceals_and_recovers_any_length(samples):
+    packets = _encode("opus", voiced(0.2))
+    decoder = OpusDecoder()
+    decoder.decode(packets[0])
+    assert len(decoder.conceal(samples)) == samples
+    assert len(decoder.recover(packets[3], samples)) == samples
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(CODECS), st.binary(max_size=400))
+def test_a_strangers_bytes_decode_or_are_malformed(codec, payload):
+    decoder = make_decoder(codec)
+    try:
+        pcm = decoder.decode(payload)
+    except MalformedPacket:
+        return
+    assert pcm.dtype == np.float32
+    assert pcm.ndim == 1
+
+
+def test_an_encoder_can_take_over_from_another_in_mid_stream_without_a_click():
+    """The listener's one decoder follows encoder A, then B; a fresh B without priming is the comparison."""
+    pcm = voiced(2.0)
+    straight = _decode("opus", _encode("opus", pcm))
+
+    def switched(prime: bool) -> float:
+        worst = 0.0
+        for at in range(40, 60):
+            packets = _encode("opus", pcm[: at * 960])
+            other = OpusEncoder(32_000)
+            if prime:
+                other.prime(pcm[(at - 3) * 960 : at * 960])
+            packets += [other.encode(pcm[n * 960 : n * 960 + 960]) for n in range(at, at + 3)]
+            out = _decode("opus", packets)
+            error = out[at * 960 :] - straight[at * 960 : (at + 3) * 960]
+            worst = max(worst, float(np.abs(error).max()))
+        return worst
+
+    assert switched(prime=True) < 0.12  # the codec's own error on this sound reaches as far
+    assert switched(prime=True) < 0.7 * switched(prime=False)
+
+
+def test_opus_works_where_the_linker_knows_none():
+    """In a process of its own: the library of PyAV's wheel is found and does the job."""
+    shipped = _shipped_library()
+    if shipped is None:
+        pytest.skip("this PyAV was not installed from a wheel")
+    program = (
+        "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
+        "import numpy as np\n"
+        "from mixer.audio import opus\n"
+        f"assert opus.library() == {shipped!r}\n"
+        "packet = opus.OpusEncoder(32_000).encode(np.zeros(960, np.float32))\n"
+        "assert len(opus.OpusDecoder().decode(packet)) == 960\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+class TestAac:
+    def _round_trip(self, pcm: np.ndarray, *, start_pts: int = 0, block: int = 960) -> tuple[list[int], np.ndarray]:
+        encoder = AacEncoder(start_pts=start_pts)
+        packets = []
+        for at in range(0, len(pcm), block):
+            packets += encoder.encode(pcm[at : at + block])
+        packets += encoder.flush()
+        decoder = av.CodecContext.create("aac", "r")
+        decoder.extradata = encoder.extradata
+        decoded = [f.to_ndarray()[0] for data, _ in packets for f in decoder.decode(av.Packet(data))]
+        return [pts for _, pts in packets], np.concatenate(decoded)
+
+    def test_its_configuration_says_aac_lc_mono_48_khz(self):
+        bits = int.from_bytes(AacEncoder().extradata[:2], "big")
+        assert (bits >> 11, bits >> 7 & 0xF, bits >> 3 & 0xF) == (2, 3, 1)  # ISO/IEC 14496-3, 1.6.2.1
+
+    @pytest.mark.parametrize("start_pts", [0, 960_000])
+    def test_times_go_up_by_a_frame_and_start_where_asked(self, start_pts):
+        times, _ = self._round_trip(noise(1.0, 0.1), start_pts=start_pts)
+        assert times == list(range(start_pts, start_pts + 1_024 * len(times), 1_024))
+        assert 48_000 <= 1_024 * len(times) <= 48_000 + 2 * 1_024
+
+    @pytest.mark.parametrize("block", [960, 1_024, 333, 5_000])
+    def test_the_sound_is_where_its_time_says(self, block):
+        pcm = noise(1.0, 0.1)
+        _, out = self._round_trip(pcm, block=block)
+        piece = pcm[20_000:22_000]
+        offset = int(np.argmax(np.correlate(out[18_000:24_000], piece, "valid"))) - 2_000
+        assert abs(offset) <= 1
+
+    def test_a_tone_keeps_its_level(self):
+        pcm = tone(1_000, 1.0)
+        _, out = self._round_trip(pcm)
+        assert level_db(out[4_800:43_200], 1_000) == pytest.approx(level_db(pcm[4_800:43_200], 1_000), abs=0.5)

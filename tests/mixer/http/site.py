@@ -1,0 +1,152 @@
+"""The HTTP application on the real registry and the real archive, with the room host in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+
+from mixer.config import Settings
+from mixer.http.app import build_app
+from mixer.registry import Registry
+from mixer.service import ArchiveDesk
+from recording.archive import Archive
+from recording.archiver import Archiver
+from recording.index import Index
+from recording.local import LocalStore
+from recording.package import CLOSED, MEDIA, TIMELINE, Summary, write_model
+from tests.contracts import room_host
+from tests.fakes.host import MemoryHost
+
+ADMIN_TOKEN = "admin-token-of-the-tests"
+SECRET = "a-secret-of-the-tests-32-bytes-or-more"
+OFFER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+SDP = {"Content-Type": "application/sdp"}
+FILM = bytes(range(256)) * 4096  # 1 MiB: more than one chunk of any reader
+
+
+class Site:
+    """One running application. ``room`` exists from the start; ``archived`` is the id of a sealed recording of it."""
+
+    room = "demo"
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        settings.setdefault("auth", {}).update(admin_token=ADMIN_TOKEN, secret=SECRET)
+        self.settings = Settings.model_validate({"data_dir": directory, **settings})
+        self.host = MemoryHost()
+        self.index = Index(directory / "index.sqlite")
+        self.spool = directory / "spool"
+        self.store = LocalStore(directory / "archive")
+        self.archive = Archive(self.spool, self.store, self.index)
+        self.registry = Registry(
+            self.host,
+            ArchiveDesk(self.archive),
+            room_host.SETTINGS,
+            auto_create=self.settings.rooms.auto_create,
+        )
+        self.app = build_app(self.registry, self.archive, self.settings, heartbeat_s=0.05)
+        self.client = TestClient(TestServer(self.app))
+        self.archived = ""
+
+    async def start(self) -> Site:
+        await self.registry.start()
+        await self.client.start_server()
+        await self.ok("POST", "/v1/rooms", json={"name": self.room}, status=201)
+        self.archived = self.archive_film()
+        return self
+
+    async def stop(self) -> None:
+        await self.client.close()
+        await self.registry.drain(grace_s=1)
+        self.index.close()
+
+    def archive_film(self, room: str = "demo", film: bytes = FILM) -> str:
+        """Seal a recording whose film is any bytes; returns its id."""
+        recording = self.archive.create(room, note="council meeting")
+        (recording.directory / MEDIA).parent.mkdir()
+        (recording.directory / MEDIA).write_bytes(film)
+        (recording.directory / TIMELINE).write_text(
+            json.dumps({"t": 0, "event": "join", "participant": "ann", "name": "Ann"}) + "\n",
+            encoding="utf-8",
+        )
+        summary = Summary(
+            started="2026-11-22T10:00:00Z",
+            ended="2026-11-22T10:00:10Z",
+            duration_s=10,
+            size=len(film),
+            sha256=hashlib.sha256(film).hexdigest(),
+            complete=True,
+        )
+        write_model(recording.directory / CLOSED, summary)
+        self.archive.set_state(recording.id, "sealing")
+        assert Archiver(self.spool, self.store, self.index).step() == 1
+        return recording.id
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, method: str, path: str, *, token: str | None = ADMIN_TOKEN, **kwargs: Any
+    ) -> ClientResponse:
+        """One request, its body read."""
+        headers = dict(kwargs.pop("headers", {}))
+        if token is not None:
+            headers.setdefault("Authorization", f"Bearer {token}")
+        response = await self.client.request(method, path, headers=headers, allow_redirects=False, **kwargs)
+        await response.read()
+        return response
+
+    async def ok(self, method: str, path: str, *, status: int = 200, **kwargs: Any) -> Any:
+        """The JSON (None when empty) of a request that must end in ``status``."""
+        response = await self.ask(method, path, **kwargs)
+        text = await response.text()
+        assert response.status == status, text
+        return json.loads(text) if text else None
+
+    async def refused(self, status: int, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        """The problem document of a request that must end in ``status``."""
+        return await check_problem(await self.ask(method, path, **kwargs), status)
+
+    async def publish(self, token: str = ADMIN_TOKEN, room: str = "demo") -> str:
+        """A WHIP session; returns its URL."""
+        response = await self.ask("POST", f"/whip/{room}", token=token, data=OFFER, headers=SDP)
+        assert response.status == 201, await response.text()
+        return response.headers["Location"]
+
+
+async def check_problem(response: ClientResponse, status: int) -> dict[str, Any]:
+    """What contract section 3 asks of every error body."""
+    text = await response.text()
+    assert response.status == status, text
+    assert response.content_type == "application/problem+json"
+    body: dict[str, Any] = json.loads(text)
+    assert {"type", "title", "status", "detail"} <= set(body)
+    assert body["status"] == status
+    for error in body.get("errors", []):
+        assert set(error) == {"loc", "msg"}
+    if status == 401:
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+    if status == 503:
+        assert int(response.headers["Retry-After"]) > 0
+    return body
+
+
+def token(role: str | None, *, room: str | None = "demo", sub: Any = "ann", **claims: Any) -> str:
+    """A JWT as somebody else's issuer would make it: by the contract alone."""
+    now = int(time.time())
+    body = {
+        "sub": sub,
+        "name": str(sub).title(),
+        "room": room,
+        "role": role,
+        "nbf": now - 5,
+        "exp": now + 600,
+        **claims,
+    }
+    payload = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
+    return jwt.api_jws.encode(payload, SECRET, algorithm="HS256")  # signs anything, also what is no set of claims

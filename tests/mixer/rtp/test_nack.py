@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from mixer.rtp.nack import GIVE_UP_S, MAX_MISSING, REORDER_S, NackSchedule
+
+
+def test_a_late_packet_is_not_asked_for() -> None:
+    schedule = NackSchedule()
+    schedule.add(5, 7, 0.0)
+    assert schedule.due(REORDER_S / 2) == []
+    schedule.arrived(5)
+    schedule.arrived(6)
+    assert schedule.due(1.0) == []
+    assert (schedule.recovered, schedule.lost) == (0, 0)
+
+
+def test_each_round_trip_until_it_comes() -> None:
+    schedule = NackSchedule()
+    schedule.set_rtt(0.05)
+    schedule.add(5, 6, 0.0)
+    asked = [now / 1000 for now in range(300) if schedule.due(now / 1000)]
+    assert asked == pytest.approx([0.005, 0.065, 0.125, 0.185, 0.245])
+    schedule.arrived(5)
+    assert schedule.due(1.0) == []
+    assert schedule.recovered == 1
+
+
+def test_given_up_after_a_while() -> None:
+    schedule = NackSchedule()
+    schedule.add(5, 7, 0.0)
+    schedule.add(9, 10, 0.5)
+    assert schedule.expire(GIVE_UP_S - 0.01) == []
+    assert schedule.expire(GIVE_UP_S) == [5, 6]
+    assert schedule.due(GIVE_UP_S) == [9]
+    assert (len(schedule), schedule.lost) == (1, 2)
+
+
+def test_too_many_at_once_are_all_given_up() -> None:
+    schedule = NackSchedule()
+    assert schedule.add(0, MAX_MISSING, 0.0)
+    assert not schedule.add(MAX_MISSING, MAX_MISSING + 1, 0.0)
+    assert (len(schedule), schedule.lost) == (0, MAX_MISSING + 1)
+    assert schedule.due(1.0) == []
+
+
+def test_what_nobody_waits_for_is_forgotten() -> None:
+    schedule = NackSchedule()
+    schedule.add(5, 10, 0.0)
+    schedule.forget_below(8)
+    assert schedule.due(1.0) == [8, 9]
+    assert schedule.lost == 3
+    schedule.clear()
+    assert (len(schedule), schedule.lost) == (0, 5)

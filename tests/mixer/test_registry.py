@@ -1,0 +1,249 @@
+"""The registry on the host in memory: rooms, sessions, layouts, recordings, and a worker that dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mixer import protocol, registry
+from mixer.errors import AlreadyRecording, BadOffer, Conflict, NoCapacity, NotAllowed, NotFound
+from mixer.registry import Caller, Registry
+from mixer.room import ParticipantPatch, RoomCreate, RoomPatch
+from mixer.video.layout import LayoutBody
+from tests.contracts.room_host import SETTINGS
+from tests.fakes.desk import MemoryDesk
+from tests.fakes.host import MemoryHost
+
+ADMIN = Caller("admin", "", "admin", "*")
+ANN = Caller("ann", "Ann", "participant", "demo")
+BOB = Caller("bob", "Bob", "participant", "demo")
+EVE = Caller("eve", "Eve", "viewer", "demo")
+MOD = Caller("mod", "Mo", "moderator", "demo")
+OFFER = "v=0\r\n"
+
+
+class Desk:
+    """A registry with its fakes."""
+
+    def __init__(self) -> None:
+        self.host = MemoryHost()
+        self.desk = MemoryDesk()
+        self.registry = Registry(self.host, self.desk, SETTINGS)
+
+
+@pytest.fixture
+async def d() -> AsyncIterator[Desk]:
+    desk = Desk()
+    await desk.registry.start()
+    await desk.registry.create_room(RoomCreate(name="demo"))
+    yield desk
+    await desk.registry.drain(grace_s=1)
+
+
+async def until(d: Desk, event_type: str, do: Any = None) -> dict[str, Any]:
+    """The data of the next event of that type; ``do`` is called once listening."""
+    with d.registry.hub.subscribe(None) as events:
+        if do is not None:
+            result = do()
+            if asyncio.iscoroutine(result):
+                await result
+        async with asyncio.timeout(5):
+            while True:
+                event = await events.get()
+                if event.type == event_type:
+                    return event.data
+
+
+async def test_a_room_name_is_taken_once_and_free_after_its_end(d: Desk) -> None:
+    with pytest.raises(Conflict):
+        await d.registry.create_room(RoomCreate(name="demo"))
+    await d.registry.end_room("demo")
+    with pytest.raises(NotFound):
+        d.registry.room("demo")
+    await d.registry.create_room(RoomCreate(name="demo"))
+
+
+async def test_patch_changes_only_what_it_names_and_pins_are_never_shown(d: Desk) -> None:
+    await d.registry.change_room("demo", RoomPatch(pin="4711", language="fr"))
+    room = await d.registry.change_room("demo", RoomPatch(max_participants=3))
+    assert room.pin == "4711"
+    assert room.language == "fr"
+    assert "4711" not in str(room.public())
+    assert (await d.registry.change_room("demo", RoomPatch(pin=None))).pin is None
+
+
+async def test_publishing_admits_and_hanging_up_leaves(d: Desk) -> None:
+    created = await d.registry.offer("demo", "whip", ANN, OFFER)
+    assert [p.id for p in d.registry.participants("demo")] == ["ann"]
+    with pytest.raises(NotAllowed):
+        await d.registry.hang_up(created.id, BOB)
+    await d.registry.hang_up(created.id, ANN)
+    assert d.registry.participants("demo") == []
+    with pytest.raises(NotFound):
+        await d.registry.hang_up(created.id, ANN)
+
+
+async def test_a_bad_offer_admits_nobody(d: Desk) -> None:
+    with pytest.raises(BadOffer):
+        await d.registry.offer("demo", "whip", ANN, "nonsense")
+    assert d.registry.participants("demo") == []
+
+
+async def test_the_mix_of_a_participant_lacks_its_own_voice_and_only_that(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    for caller, minus, expected in ((ANN, None, "ann"), (EVE, "ann", "ann"), (ADMIN, None, None)):
+        created = await d.registry.offer("demo", "whep", caller, OFFER, minus=minus)
+        assert d.host.open_rooms["demo"].sessions[created.id].minus == expected
+    assert [p.id for p in d.registry.participants("demo")] == ["ann"], "viewers are not participants"
+
+
+async def test_encoders_on_the_admin_token_are_different_people(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ADMIN, OFFER)
+    await d.registry.offer("demo", "whip", ADMIN, OFFER)
+    assert len(d.registry.participants("demo")) == 2
+
+
+async def test_a_reload_replaces_the_older_publisher_and_keeps_the_mute(d: Desk) -> None:
+    first = await d.registry.offer("demo", "whip", ANN, OFFER)
+    await d.registry.change_participant("demo", "ann", ParticipantPatch(muted=True))
+    second = await d.registry.offer("demo", "whip", ANN, OFFER)
+    worker = d.host.open_rooms["demo"]
+    assert first.id not in worker.sessions
+    assert second.id in worker.sessions
+    assert worker.sessions[second.id].participant.muted
+    assert d.registry.participants("demo")[0].muted
+
+
+async def test_a_full_room_refuses_and_disturbs_nobody(d: Desk) -> None:
+    await d.registry.change_room("demo", RoomPatch(max_participants=1))
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    with pytest.raises(NoCapacity):
+        await d.registry.offer("demo", "whip", BOB, OFFER)
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    assert [p.id for p in d.registry.participants("demo")] == ["ann"]
+
+
+async def test_removing_a_participant_ends_all_of_its_sessions(d: Desk) -> None:
+    published = await d.registry.offer("demo", "whip", ANN, OFFER)
+    watched = await d.registry.offer("demo", "whep", ANN, OFFER)
+    await d.registry.remove_participant("demo", "ann")
+    for session in (published, watched):
+        with pytest.raises(NotFound):
+            await d.registry.trickle(session.id, "", ANN)
+    assert "ann" not in d.host.open_rooms["demo"].roster
+
+
+async def test_layout_versions_grow_and_roll_back_as_new_ones(d: Desk) -> None:
+    assert d.registry.layout("demo") == (1, LayoutBody())
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    assert await d.registry.put_layout("demo", LayoutBody(preset="speaker"), by="mod") == 2
+    assert d.host.open_rooms["demo"].layout.preset == "speaker"
+    assert await d.registry.roll_back("demo", 1, by="mod") == 3
+    assert d.host.open_rooms["demo"].layout.preset == "grid"
+    assert [v["version"] for v in d.registry.layout_versions("demo")] == [3, 2, 1]
+    with pytest.raises(NotFound):
+        await d.registry.roll_back("demo", 9, by="mod")
+
+
+async def test_one_recording_at_a_time_and_its_states(d: Desk) -> None:
+    started = await d.registry.start_recording("demo", tracks=False, note="", by="mod")
+    with pytest.raises(AlreadyRecording) as refused:
+        await d.registry.start_recording("demo", tracks=False, note="", by="mod")
+    assert refused.value.recording_id == started["id"]
+    await d.registry.change_recording(started["id"], "paused", by="mod")
+    assert d.registry.room("demo").public()["recording"] == {"id": started["id"], "state": "paused"}
+    await d.registry.change_recording(started["id"], "recording", by="mod")
+    await d.registry.change_recording(started["id"], "stopped", by="mod")
+    assert d.desk.states[started["id"]] == ["recording", "paused", "recording", "sealing"]
+    with pytest.raises(Conflict):
+        await d.registry.change_recording(started["id"], "stopped", by="mod")
+
+
+async def test_a_recording_that_cannot_start_is_failed_not_live(d: Desk) -> None:
+    d.host.refusal = NoCapacity("no room for another worker")
+    with pytest.raises(NoCapacity):
+        await d.registry.start_recording("demo", tracks=False, note="", by="mod")
+    assert d.desk.states == {"REC0": ["recording", "failed"]}
+    assert d.registry.room("demo").recording is None
+
+
+async def test_a_dead_worker_is_replaced_with_the_rooms_state(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await d.registry.change_participant("demo", "ann", ParticipantPatch(name="Änne", muted=True))
+    await d.registry.put_layout("demo", LayoutBody(preset="pip"), by="mod")
+    recording = await d.registry.start_recording("demo", tracks=False, note="", by="mod")
+    data = await until(d, "room.restarted", lambda: d.host.kill("demo"))
+    assert data == {"epoch": 2}
+    state = d.host.open_rooms["demo"].state
+    assert state.layout.preset == "pip"
+    assert state.layout_version == 2
+    assert [(e.id, e.name, e.muted) for e in state.roster] == [("ann", "Änne", True)]
+    assert state.recording is not None
+    assert state.recording.id == recording["id"]
+
+
+async def test_a_late_word_of_an_older_epoch_changes_nothing(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await until(d, "room.restarted", lambda: d.host.kill("demo"))
+    d.host.say("demo", protocol.WorkerDied(epoch=1, detail="again"))
+    await until(
+        d,
+        "speaker.changed",
+        lambda: d.host.say("demo", protocol.SpeakingChanged(speaking=("ann",), speaker="ann")),
+    )
+    assert d.registry.restarts == 1
+    assert "demo" in d.host.open_rooms
+
+
+async def test_who_does_not_come_back_after_a_crash_leaves(d: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "ABSENT_S", 0.0)
+    monkeypatch.setattr(registry, "SWEEP_S", 0.01)
+    await d.registry.drain(grace_s=1)
+    d.registry = Registry(d.host, d.desk, SETTINGS)
+    await d.registry.start()
+    await d.registry.create_room(RoomCreate(name="demo"))
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    data = await until(d, "participant.left", lambda: d.host.kill("demo"))
+    assert data["id"] == "ann"
+
+
+async def test_a_room_that_crashes_again_and_again_waits_for_the_next_join(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    for _ in range(registry.MAX_CRASHES - 1):
+        await until(d, "room.restarted", lambda: d.host.kill("demo"))
+    await until(d, "room.interrupted", lambda: d.host.kill("demo"))
+    assert "demo" not in d.host.open_rooms
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    assert "demo" in d.host.open_rooms
+
+
+async def test_a_session_lost_by_the_worker_makes_its_participant_leave(d: Desk) -> None:
+    created = await d.registry.offer("demo", "whip", ANN, OFFER)
+    data = await until(
+        d,
+        "participant.left",
+        lambda: d.host.say("demo", protocol.SessionClosed(session=created.id, reason="no media for 30 s")),
+    )
+    assert data["reason"] == "no media for 30 s"
+    assert d.registry.participants("demo") == []
+
+
+async def test_a_drained_registry_takes_nobody_and_has_sealed_its_recordings(d: Desk) -> None:
+    await d.registry.start_recording("demo", tracks=False, note="", by="mod")
+    await d.registry.drain(grace_s=1)
+    assert d.desk.states["REC0"][-1] == "sealing"
+    assert not d.registry.ready
+    with pytest.raises(NoCapacity):
+        await d.registry.offer("demo", "whip", ANN, OFFER)
+
+
+async def test_events_resume_after_the_last_id_seen(d: Desk) -> None:
+    with d.registry.hub.subscribe(None) as events:
+        await d.registry.offer("demo", "whip", ANN, OFFER)
+        first = await events.get()
+    await d.registry.change_participant("demo", "ann", ParticipantPatch(hand=True))
+    with d.registry.hub.subscribe("demo", after=first.id) as events:
+        assert (await events.get()).data["hand"] is True

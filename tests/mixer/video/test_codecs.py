@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixer.media import EncodedVideo, VideoCodec
+from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
+from mixer.video.encoder import H264Encoder, Vp8Encoder, make_encoder
+from mixer.video.scaler import picture_of
+from tests.mixer.video.clips import coded, moving, psnr_db
+
+ENCODED: tuple[VideoCodec, ...] = ("H264", "VP8")
+DECODED: tuple[VideoCodec, ...] = ("H264", "VP8", "VP9")
+
+
+def nal_types(data: bytes) -> list[int]:
+    starts = [i + 3 for i in range(len(data) - 3) if data[i : i + 3] == b"\0\0\1"]
+    return [data[start] & 0x1F for start in starts]
+
+
+# --- encoders
+
+
+@pytest.mark.parametrize("codec", ENCODED)
+def test_pictures_come_at_once_and_look_right(codec: VideoCodec) -> None:
+    frames = coded(codec, 320, 180, 20)
+    assert len(frames) == 20
+    assert [frame.keyframe for frame in frames] == [True] + [False] * 19
+    assert [frame.pts for frame in frames] == [i * 3000 for i in range(20)]
+    decoder = VideoDecoder(codec)
+    shown = [picture for frame in frames for picture in decoder.decode(frame)]
+    assert len(shown) == 20  # no picture waits in a decoder either
+    assert psnr_db(picture_of(shown[-1]), moving(320, 180, 19)) > 30
+
+
+@pytest.mark.parametrize("codec", ENCODED)
+def test_a_keyframe_when_asked_and_only_then(codec: VideoCodec) -> None:
+    encoder = make_encoder(codec, 160, 90, 30, 200_000)
+    frames = [encoder.encode(moving(160, 90, i), i * 3000, keyframe=i == 7) for i in range(12)]
+    assert [i for i, frame in enumerate(frames) if frame is not None and frame.keyframe] == [0, 7]
+    joined = VideoDecoder(codec)
+    shown = [picture for frame in frames[7:] if frame is not None for picture in joined.decode(frame)]
+    assert len(shown) == 5
+
+
+def test_h264_is_constrained_baseline_level_3_1_in_one_slice() -> None:
+    encoder = H264Encoder(1280, 720, 30, 1_200_000)
+    first, second = (encoder.encode(moving(1280, 720, i), i * 3000) for i in range(2))
+    assert first is not None
+    assert second is not None
+    sps = first.data[first.data.index(b"\0\0\1\x67") + 4 :]
+    assert sps[0] == 66  # profile_idc
+    assert sps[1] & 0b0100_0000  # constraint_set1_flag: constrained
+    assert sps[2] == 31
+    assert [n for n in nal_types(first.data) if n != 6] == [7, 8, 5]
+    assert nal_types(second.data) == [1]
+
+
+@pytest.mark.parametrize("codec", ENCODED)
+@pytest.mark.parametrize("rate", [64_000, 300_000])
+def test_the_rate_is_kept_and_a_keyframe_is_bounded(codec: VideoCodec, rate: int) -> None:
+    width, height, fps = (320, 180, 8) if rate < 100_000 else (320, 180, 15)
+    rng = np.random.default_rng(7)
+    encoder = make_encoder(codec, width, height, fps, rate)
+    frames = []
+    for index in range(fps * 6):
+        picture = moving(width, height, index * 3)
+        picture.y[: height // 2] ^= rng.integers(0, 64, (height // 2, width), np.uint8)  # hard to code
+        frame = encoder.encode(picture, index * 90_000 // fps, keyframe=index == fps * 3)
+        if frame is not None:
+            frames.append(frame)
+    settled = [frame for frame in frames if frame.pts >= 2 * 90_000]
+    assert sum(len(frame.data) for frame in settled) * 8 / 4 < rate * 1.25
+    keyframes = [len(frame.data) * 8 for frame in settled if frame.keyframe]
+    assert keyframes
+    assert max(keyframes) < rate * 1.0  # never a second of the line
+
+
+def test_h264_takes_a_lower_rate_without_a_keyframe() -> None:
+    encoder = H264Encoder(320, 180, 15, 400_000)
+    rng = np.random.default_rng(3)
+    sizes: list[int] = []
+    for index in range(60):
+        if index == 30:
+            encoder.set_bitrate(100_000)
+        picture = moving(320, 180, index * 5)
+        picture.y[:] ^= rng.integers(0, 32, picture.y.shape, np.uint8)
+        frame = encoder.encode(picture, index * 6000)
+        assert frame is not None
+        assert frame.keyframe == (index == 0)
+        sizes.append(len(frame.data))
+    assert sum(sizes[40:]) < 0.5 * sum(sizes[10:30])
+
+
+def test_vp8_takes_another_rate_with_a_keyframe() -> None:
+    encoder = Vp8Encoder(160, 90, 15, 300_000)
+    encoder.encode(moving(160, 90, 0), 0)
+    encoder.set_bitrate(100_000)
+    frame = encoder.encode(moving(160, 90, 1), 6000)
+    assert frame is not None
+    assert frame.keyframe
+
+
+def test_vp9_is_decoded_only() -> None:
+    with pytest.raises(ValueError, match="VP9"):
+        make_encoder("VP9", 160, 90, 15, 100_000)
+
+
+# --- decoder
+
+
+@pytest.mark.parametrize("codec", DECODED)
+def test_every_codec_is_decoded(codec: VideoCodec) -> None:
+    decoder = VideoDecoder(codec)
+    shown = [picture for frame in coded(codec, 320, 180, 5) for picture in decoder.decode(frame)]
+    assert [(picture.width, picture.height) for picture in shown] == [(320, 180)] * 5
+    assert psnr_db(picture_of(shown[-1]), moving(320, 180, 4)) > 28
+
+
+def test_the_loop_filter_can_be_left_out() -> None:
+    def last(skip: bool) -> np.ndarray:
+        decoder = VideoDecoder("H264", skip_loop_filter=skip)
+        shown = [p for frame in coded("H264", 320, 180, 20) for p in decoder.decode(frame)]
+        return picture_of(shown[-1]).y.copy()
+
+    assert not np.array_equal(last(True), last(False))
+
+
+@pytest.mark.parametrize("codec", DECODED)
+def test_nothing_is_shown_before_a_keyframe(codec: VideoCodec) -> None:
+    decoder = VideoDecoder(codec)
+    assert decoder.decode(coded(codec, 320, 180, 5)[2]) == []
+
+
+def test_a_picture_too_large_is_refused_before_it_is_decoded() -> None:
+    first = bytearray(coded("VP8", 64, 48, 2)[0].data)
+    first[6:10] = struct.pack("<HH", 16383, 16383)
+    decoder = VideoDecoder("VP8")
+    with pytest.raises(PictureTooLarge, match="16383×16383"):
+        decoder.decode(EncodedVideo("VP8", bytes(first), 0, True))
+    large = coded("H264", 1922, 1080, 1)[0]
+    with pytest.raises(PictureTooLarge, match="1922×1080 pixels; at most 1920×1088"):
+        VideoDecoder("H264").decode(large)
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920)])
+def test_full_hd_is_accepted_upright_too(size: tuple[int, int]) -> None:
+    assert len(VideoDecoder("H264").decode(coded("H264", *size, 1)[0])) == 1
+
+
+@pytest.mark.parametrize("codec", DECODED)
+def test_after_rubbish_the_next_keyframe_is_shown(codec: VideoCodec) -> None:
+    decoder = VideoDecoder(codec)
+    frames = coded(codec, 320, 180, 4)
+    decoder.decode(frames[0])
+    with pytest.raises(DecodeFailed):
+        decoder.decode(EncodedVideo(codec, b"\x00" * 9, 3000, True))
+    assert decoder.decode(frames[1]) == []
+    assert len(decoder.decode(frames[0])) == 1
+    assert len(decoder.decode(frames[1])) == 1
+
+
+@given(st.data(), st.sampled_from(DECODED))
+@settings(max_examples=60, deadline=None)
+def test_damaged_pictures_raise_decode_failed_only(data: st.DataObject, codec: VideoCodec) -> None:
+    decoder = VideoDecoder(codec)
+    for frame in coded(codec, 64, 48, 4):
+        damaged = bytearray(frame.data)
+        for _ in range(data.draw(st.integers(0, 3))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        try:
+            decoder.decode(EncodedVideo(codec, bytes(damaged), frame.pts, frame.keyframe))
+        except DecodeFailed:
+            continue

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import contextlib
+from fractions import Fraction
+
+import av
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mixer.errors import MalformedPacket
+from mixer.media import VideoCodec
+from mixer.video.headers import picture_size
+from mixer.video.picture import Picture
+from mixer.video.scaler import frame_of
+from tests.mixer.video.clips import coded
+
+CODECS: tuple[VideoCodec, ...] = ("H264", "VP8", "VP9")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("size", [(320, 180), (64, 48), (1280, 720), (180, 320), (426, 240)])
+def test_the_size_of_a_real_keyframe(codec: VideoCodec, size: tuple[int, int]) -> None:
+    first, second = coded(codec, *size, 2)
+    assert picture_size(codec, first.data) == size
+    assert picture_size(codec, second.data) is None
+
+
+@pytest.mark.parametrize("profile", ["baseline", "main", "high", "high10", "high422", "high444"])
+def test_every_profile_of_h264(profile: str) -> None:
+    formats = {"high10": "yuv420p10le", "high422": "yuv422p", "high444": "yuv444p"}
+    context = av.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt = 362, 202, formats.get(profile, "yuv420p")
+    context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
+    context.options = {
+        "profile": profile,
+        "tune": "zerolatency",
+        "preset": "ultrafast",
+        "x264-params": "cqm=jvt",
+    }
+    frame = frame_of(Picture.blank(362, 202, (9, 9, 9))).reformat(format=context.pix_fmt)
+    frame.pts = 0
+    data = b"".join(bytes(packet) for packet in context.encode(frame))
+    assert picture_size("H264", data) == (362, 202)
+
+
+@given(st.sampled_from(CODECS), st.binary(max_size=64))
+@example("H264", b"\0\0\1\x67")
+@example("VP8", b"\0\0\0\x9d\x01\x2a\0\0\0\0")
+def test_noise_is_malformed_or_has_a_size(codec: VideoCodec, data: bytes) -> None:
+    with contextlib.suppress(MalformedPacket):
+        size = picture_size(codec, data)
+        assert size is None or min(size) >= 0
+
+
+@given(st.data(), st.sampled_from(CODECS))
+def test_a_damaged_keyframe_is_malformed_or_has_a_size(data: st.DataObject, codec: VideoCodec) -> None:
+    whole = bytearray(coded(codec, 64, 48, 2)[0].data[:64])
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(MalformedPacket):
+        picture_size(codec, bytes(whole[: data.draw(st.integers(0, len(whole)))]))

@@ -1,0 +1,1 @@
+"""Tests with the real programs that people use: browsers, ffmpeg, GStreamer. ``install`` gets them."""

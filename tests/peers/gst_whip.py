@@ -1,0 +1,84 @@
+"""Publishes by GStreamer's webrtcbin over WHIP. Run by the system's Python, which has the bindings:
+
+    /usr/bin/python3 gst_whip.py URL TOKEN COLOUR(0xAARRGGBB) TONE_HZ
+
+Nothing of ours is imported. webrtcbin of GStreamer 1.22 makes an RSA certificate for DTLS, which is what the
+test is about. Runs until it is ended; prints ``connected`` when ICE is.
+"""
+
+import sys
+import urllib.request
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstWebRTC", "1.0")
+gi.require_version("GstSdp", "1.0")
+from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402 - versions come first
+
+PIPELINE = """
+webrtcbin name=peer bundle-policy=max-bundle
+videotestsrc is-live=true pattern=solid-color foreground-color={colour}
+  ! video/x-raw,width=640,height=360,framerate=30/1 ! timeoverlay font-desc="Sans 40" ! videoconvert
+  ! vp8enc deadline=1 cpu-used=8 target-bitrate=800000 keyframe-max-dist=60
+  ! rtpvp8pay picture-id-mode=15-bit ! application/x-rtp,media=video,encoding-name=VP8,payload=96 ! peer.
+audiotestsrc is-live=true wave=sine volume=0.1 freq={tone_hz} samplesperbuffer=960
+  ! audio/x-raw,rate=48000,channels=1 ! audioconvert ! opusenc bitrate=32000
+  ! rtpopuspay ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! peer.
+"""
+
+
+def main() -> None:
+    url, token, colour, tone_hz = sys.argv[1:5]
+    Gst.init(None)
+    pipeline = Gst.parse_launch(PIPELINE.format(colour=int(colour, 16), tone_hz=tone_hz))
+    peer = pipeline.get_by_name("peer")
+    loop = GLib.MainLoop()
+
+    def gathered(element, _):
+        if element.get_property("ice-gathering-state") != GstWebRTC.WebRTCICEGatheringState.COMPLETE:
+            return
+        offer = element.get_property("local-description").sdp.as_text()
+        request = urllib.request.Request(
+            url,
+            data=offer.encode(),
+            method="POST",
+            headers={"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read()
+        _, answer = GstSdp.SDPMessage.new()
+        GstSdp.sdp_message_parse_buffer(text, answer)
+        described = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, answer)
+        element.emit("set-remote-description", described, Gst.Promise.new())
+
+    def offered(promise, element):
+        offer = promise.get_reply().get_value("offer")
+        element.emit("set-local-description", offer, Gst.Promise.new())
+
+    def needed(element):
+        element.emit("create-offer", None, Gst.Promise.new_with_change_func(offered, element))
+
+    def changed(element, _):
+        state = element.get_property("connection-state").value_nick
+        print(state, flush=True)
+        if state == "failed":
+            loop.quit()
+
+    def message(_, note):
+        if note.type in (Gst.MessageType.ERROR, Gst.MessageType.EOS):
+            print(note.parse_error() if note.type == Gst.MessageType.ERROR else "eos", flush=True)
+            loop.quit()
+
+    peer.connect("on-negotiation-needed", needed)
+    peer.connect("notify::ice-gathering-state", gathered)
+    peer.connect("notify::connection-state", changed)
+    bus = pipeline.get_bus()
+    bus.add_signal_watch()
+    bus.connect("message", message)
+    pipeline.set_state(Gst.State.PLAYING)
+    loop.run()
+    pipeline.set_state(Gst.State.NULL)
+
+
+main()

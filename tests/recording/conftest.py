@@ -1,0 +1,63 @@
+"""Packages in a temporary spool, made by the code under test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recording.archive import Archive, Recording
+from recording.index import Index
+from recording.local import LocalStore
+from recording.recorder import Recorder
+from tests.recording.media import FPS, HEIGHT, WIDTH, Clip, clip
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    rows = Index(tmp_path / "index.db")
+    yield rows
+    rows.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "archive")
+
+
+@pytest.fixture
+def archive(tmp_path: Path, store: LocalStore, index: Index) -> Archive:
+    return Archive(tmp_path / "spool", store, index, software="mosaique test")
+
+
+@pytest.fixture
+def record(archive: Archive) -> Callable[..., Recording]:
+    """Record a clip from start to close; returns the closed recording."""
+
+    def make(room: str = "salon", *, media: Clip | None = None, note: str = "", close: bool = True) -> Recording:
+        media = media or clip(3)
+        recording = archive.create(room, note=note)
+        recorder = open_recorder(recording.directory, media)
+        recorder.event("join", 0, participant="p1", name="Zoë <Ann>")
+        feed(recorder, media)
+        if close:
+            recorder.close(media.seconds * 90_000)
+            archive.set_state(recording.id, "sealing")
+        return recording
+
+    return make
+
+
+def open_recorder(directory: Path, media: Clip, **options: object) -> Recorder:
+    return Recorder(
+        directory, width=WIDTH, height=HEIGHT, fps=FPS, audio_extradata=media.extradata, **options  # type: ignore[arg-type]
+    )
+
+
+def feed(recorder: Recorder, media: Clip, *, offset_s: int = 0) -> None:
+    for kind, data, pts, keyframe in media.merged(offset_s=offset_s):
+        if kind == "video":
+            recorder.write_video(data, pts, keyframe)
+        else:
+            recorder.write_audio(data, pts)
