@@ -247,6 +247,15 @@ class RecordingAlert(Message):
 
     event: Literal["recording-alert"] = "recording-alert"
     id: str
+    kind: str
+    reason: str
+
+
+class RecordingLost(Message):
+    """A fresh worker could not continue the recording of the one before; the archiver brings home what there is."""
+
+    event: Literal["recording-lost"] = "recording-lost"
+    id: str
     reason: str
 
 
@@ -259,7 +268,7 @@ class WorkerDied(Message):
 
 
 Event = Annotated[
-    SessionClosed | SpeakingChanged | RecordingAlert | WorkerDied,
+    SessionClosed | SpeakingChanged | RecordingAlert | RecordingLost | WorkerDied,
     Field(discriminator="event"),
 ]
 

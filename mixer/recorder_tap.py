@@ -19,8 +19,9 @@ from recording.recorder import Recorder
 class RecorderTap:
     """Feeds one ``recording.Recorder``. Opening and closing block (disk); all between does not.
 
-    ``start_pts``: the first sample of the mix that will come, room clock, 48 kHz. ``on_alert`` (a sentence) and
-    ``on_keyframe_needed`` are called on the recorder's thread.
+    Raises ``recording.errors.RecordingError`` or ``OSError`` when the spool does not take (or continue) the
+    recording. ``start_pts``: the first sample of the mix that will come, room clock, 48 kHz. ``on_alert`` (its
+    kind, a sentence) and ``on_keyframe_needed`` are called on the recorder's thread.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class RecorderTap:
         rendition: Rendition,
         *,
         start_pts: int,
-        on_alert: Callable[[str], None],
+        on_alert: Callable[[str, str], None],
         on_keyframe_needed: Callable[[], None],
     ) -> None:
         self.id = order.id
@@ -41,7 +42,7 @@ class RecorderTap:
             width=rendition.width,
             height=rendition.height,
             audio_extradata=self._aac.extradata,
-            on_alert=lambda alert: on_alert(alert.detail),
+            on_alert=lambda alert: on_alert(alert.kind, alert.detail),
             on_keyframe_needed=on_keyframe_needed,
         )
 

@@ -74,7 +74,6 @@ class SessionCreated:
 
     id: str
     sdp: str
-    etag: str
 
 
 @dataclass(slots=True)
@@ -86,7 +85,7 @@ class _Session:
     owner: str
 
 
-DeskState = Literal["recording", "paused", "sealing", "failed"]
+DeskState = Literal["recording", "paused", "incomplete", "sealing", "failed"]
 
 
 class RecordingDesk(Protocol):
@@ -234,7 +233,9 @@ class Registry:
         """
         if self._draining:
             raise NoCapacity("the server is going down; another one will take you")
-        room = await self._room_for_session(room_name, caller)
+        if room_name not in self._rooms and self._auto_create and caller.room in {"*", room_name}:
+            return await self._offer_to_new_room(room_name, direction, caller, sdp, rendition, minus)
+        room = self.room(room_name)
         if len(self._sessions) >= MAX_SESSIONS:
             raise NoCapacity(f"this server carries {MAX_SESSIONS} connections at most")
         publish = direction == "whip"
@@ -265,10 +266,22 @@ class Registry:
         self._sessions[session_id] = session
         if participates:
             self._admit(room, entry, caller.role)
-        if publish and room.record and room.recording is None:
-            with contextlib.suppress(Conflict):
+        if publish:
+            await self._record_if_set(room)
+        return SessionCreated(session_id, answer.sdp)
+
+    async def _record_if_set(self, room: Room) -> None:
+        """Start the recording that the room's setting asks for. Failing to is no reason to refuse people."""
+        if room.record and room.recording is None:
+            try:
                 await self.start_recording(room.name, tracks=False, note="", by="room setting")
-        return SessionCreated(session_id, answer.sdp, f'"{session_id[:8]}"')
+            except AlreadyRecording:
+                pass
+            except MosaiqueError as error:
+                log.exception("recording.not_started", room=room.name)
+                self.hub.publish(
+                    "recording.alert", room.name, recording=None, kind="not-started", reason=str(error)
+                )
 
     async def trickle(self, session_id: str, fragment: str, caller: Caller) -> None:
         """Add remote candidates. Raises ``NotFound``, ``NotAllowed``, ``BadOffer``."""
@@ -292,10 +305,24 @@ class Registry:
         except KeyError:
             raise NotFound("there is no such session: it ended, or its room was restarted") from None
 
-    async def _room_for_session(self, name: str, caller: Caller) -> Room:
-        if name not in self._rooms and self._auto_create and caller.room in {"*", name}:
-            return await self.create_room(RoomCreate(name=name), by=caller.sub)
-        return self.room(name)
+    async def _offer_to_new_room(
+        self,
+        name: str,
+        direction: Literal["whip", "whep"],
+        caller: Caller,
+        sdp: str,
+        rendition: str,
+        minus: str | None,
+    ) -> SessionCreated:
+        """`rooms.auto_create`: the room comes with its first session, and not with an offer that is refused."""
+        await self.create_room(RoomCreate(name=name), by=caller.sub)
+        try:
+            return await self.offer(name, direction, caller, sdp, rendition=rendition, minus=minus)
+        except MosaiqueError:
+            with contextlib.suppress(NotFound):
+                if not self.room(name).participants:
+                    await self.end_room(name)
+            raise
 
     def _entry_for(self, room: Room, caller: Caller, publish: bool) -> protocol.RosterEntry:
         known = room.participants.get(caller.sub)
@@ -433,7 +460,9 @@ class Registry:
         room = self.room(room_name)
         if room.name not in self._live:
             return empty_stats()
-        return (await self._ask(room, protocol.GetStats(), protocol.Stats)).body
+        # Not by `_ask`: being looked at by a scraper must not keep an idle worker alive.
+        answer = await self._host.ask(room.name, protocol.GetStats())
+        return answer.body if isinstance(answer, protocol.Stats) else empty_stats()
 
     def _check_layout(self, room: Room, body: LayoutBody) -> None:
         # A person may be laid out before they arrive, so only the shape of `participant:ID` is checked.
@@ -447,7 +476,7 @@ class Registry:
             # Refused rather than ignored: nobody must find out afterwards that the tracks are not there.
             raise InvalidBody(
                 "this version records the mix, not the tracks of each participant",
-                [{"loc": ["body", "tracks"], "msg": "only false is possible in this version"}],
+                [{"loc": ["tracks"], "msg": "only false is possible in this version"}],
             )
         if self._draining:
             raise NoCapacity("the server is going down")
@@ -506,6 +535,18 @@ class Registry:
             await asyncio.to_thread(self._desk.set_state, order.id, "sealing")
             self.hub.publish("recording.stopped", room.name, recording=order.id, reason=reason)
 
+    async def _recording_lost(self, room: Room, event: protocol.RecordingLost) -> None:
+        """The recording cannot be continued: what there is gets archived, and a new one carries on."""
+        order, room.recording = room.recording, None
+        if order is None or order.id != event.id:
+            room.recording = order
+            return
+        await asyncio.to_thread(self._desk.set_state, order.id, "incomplete")
+        self.hub.publish("recording.stopped", room.name, recording=order.id, reason=event.reason)
+        started = await self.start_recording(room.name, tracks=False, note=order.note, by="continuation")
+        if order.paused:
+            await self.change_recording(started["id"], "paused", by="continuation")
+
     # --- workers --------------------------------------------------------------------------------------------
 
     async def _ask(self, room: Room, request: protocol.Request, answer_type: type[A]) -> A:
@@ -555,8 +596,18 @@ class Registry:
                     "speaker.changed", room.name, speaking=list(event.speaking), speaker=event.speaker
                 )
             case protocol.RecordingAlert():
-                log.error("recording.alert", room=room.name, recording=event.id, reason=event.reason)
-                self.hub.publish("recording.alert", room.name, recording=event.id, reason=event.reason)
+                log.error(
+                    "recording.alert",
+                    room=room.name,
+                    recording=event.id,
+                    kind=event.kind,
+                    reason=event.reason,
+                )
+                self.hub.publish(
+                    "recording.alert", room.name, recording=event.id, kind=event.kind, reason=event.reason
+                )
+            case protocol.RecordingLost():
+                await self._recording_lost(room, event)
             case protocol.WorkerDied():
                 self._worker_died(room, event)
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixer.errors import NoCapacity, NotFound
-from mixer.protocol import WorkerSettings, RecordingOrder, RoomState, RosterEntry
+from mixer.protocol import RecordingOrder, RoomState, RosterEntry, WorkerSettings
 from mixer.video.layout import LayoutBody
 
 Role = Literal["viewer", "participant", "moderator", "archivist", "admin"]

@@ -23,7 +23,7 @@ from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
 from mixer.registry import DeskState, Registry
 from recording.archive import Archive
-from recording.errors import RecordingLive
+from recording.errors import RecordingLive, WrongState
 from recording.index import Index
 from recording.stores import open_store
 
@@ -54,8 +54,9 @@ class ArchiveDesk:
         )
 
     def set_state(self, recording_id: str, state: DeskState) -> None:
-        """Note a new state. Blocks."""
-        self._archive.set_state(recording_id, state)
+        """Note a new state. Blocks. States only go forward: the archiver may have been quicker than this word."""
+        with contextlib.suppress(WrongState):
+            self._archive.set_state(recording_id, state)
 
 
 class ArchiverProcess:

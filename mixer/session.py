@@ -32,6 +32,7 @@ from mixer.video.lane import DecodeLane
 from mixer.video.layout import LayoutBody, Source, arrange, predict_cost
 from mixer.video.rendition import RENDITIONS
 from mixer.webrtc.peer import PeerFactory
+from recording.errors import RecordingError
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,7 @@ class Session:
         self._audio_task = asyncio.create_task(self._run_audio(), name="audio tick")
         self._frame_clock.start()
         if self._state.recording is not None:
-            await self._start_recording(self._state.recording)
+            await self._continue_recording(self._state.recording)
 
     async def stop(self, reason: str) -> None:
         """Seal the recording, hang everybody up, end the threads. Idempotent."""
@@ -329,6 +330,7 @@ class Session:
                 payload=packet.payload,
                 codec=codec,
                 now=now,
+                ssrc=packet.ssrc,
             )
 
     def saw(self, connection: Connection, frame: EncodedVideo, screen: bool) -> None:
@@ -349,7 +351,7 @@ class Session:
         if codec is not None:
             fanout = self._fanouts.get((connection.rendition.name, codec))
             if fanout is not None:
-                fanout.request(connection.peer, restart=True)
+                fanout.request(connection.peer)
 
     # --- the mix going out ----------------------------------------------------------------------------------
 
@@ -412,8 +414,8 @@ class Session:
         if self._recording is not None:
             raise AlreadyRecording("this room is being recorded already", self._recording.id)
 
-        def alert(reason: str) -> None:
-            event = protocol.RecordingAlert(id=order.id, reason=reason)
+        def alert(kind: str, reason: str) -> None:
+            event = protocol.RecordingAlert(id=order.id, kind=kind, reason=reason)
             self._loop.call_soon_threadsafe(self._say, event)
 
         recording = await asyncio.to_thread(
@@ -439,6 +441,14 @@ class Session:
         self._fanout(*RECORDED)
         self._canvas.set_keyframe_interval(*RECORDED, RECORDING_KEYFRAME_S)
         self._canvas.force_keyframe(*RECORDED)
+
+    async def _continue_recording(self, order: protocol.RecordingOrder) -> None:
+        """Go on where a lost worker stopped; a spool that cannot be continued must not keep the room away."""
+        try:
+            await self._start_recording(order)
+        except (RecordingError, OSError) as error:
+            log.exception("recording.not_continued", room=self._state.room, recording=order.id)
+            self._say(protocol.RecordingLost(id=order.id, reason=str(error)))
 
     async def _stop_recording(self) -> None:
         recording = self._recording

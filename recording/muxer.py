@@ -17,14 +17,20 @@ from typing import Final, Protocol
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from recording.errors import BadPackage
 from recording.fragments import Piece, Splitter
 from recording.mediatime import VIDEO_CLOCK_HZ
 
-FRAGMENT_S: Final = 1.0  # the contract's; the most that is lost when a process dies
+# The contract's second, less the picture and the sound that the muxer waits for before it lets a fragment go:
+# so a process that is killed has lost no more than 1.0 s.
+FRAGMENT_S: Final = 0.95
 AAC_FRAME_SAMPLES: Final = 1024  # ISO/IEC 14496-3: AAC-LC codes 1,024 samples a frame
+HOLE_S: Final = (
+    0.5  # a picture after a longer hole begins a fragment; below, a shift by a few pictures is not seen
+)
 _AAC_RATES_HZ: Final = (
     96000,
     88200,
@@ -97,17 +103,22 @@ class FragmentedMp4:
     ) -> None:
         self._sink = sink
         self._splitter = Splitter()
-        self._skip_init = sequence > 0
+        self._sequence = sequence
+        self._init_written = sequence > 0
         self._video_step = VIDEO_CLOCK_HZ // fps
+        self._audio_format = audio
         self._last = {0: -1, 1: -1}
         self.refused = 0
-        options = {**_OPTIONS, "fragment_index": str(sequence + 1)}
-        self._container = av.open(_Writer(self._splitter), "w", format="mp4", options=options)
-        self._video = self._add_video(keyframe)
-        self._audio = self._add_audio(audio) if audio else None
+        self._keyframe = keyframe
+        self._open()
 
     def write_video(self, data: bytes, pts: int, *, keyframe: bool) -> bool:
         """One picture (Annex B) at ``pts`` (90 kHz). False: refused, its time does not rise."""
+        if self._last[0] >= 0 and pts - self._last[0] > HOLE_S * VIDEO_CLOCK_HZ:
+            # FFmpeg's muxer may place the first picture of a fragment where the one before it ended. Only the
+            # very first of a muxer is sure to stand at its own time.
+            self.close()
+            self._open()
         return self._write(self._video, data, pts, self._video_step, keyframe)
 
     def write_audio(self, data: bytes, pts: int) -> bool:
@@ -120,6 +131,12 @@ class FragmentedMp4:
         """Write the last fragment, however short."""
         self._container.close()
         self._drain()
+
+    def _open(self) -> None:
+        options = {**_OPTIONS, "fragment_index": str(self._sequence + 1)}
+        self._container = av.open(_Writer(self._splitter), "w", format="mp4", options=options)
+        self._video = self._add_video(self._keyframe)
+        self._audio = self._add_audio(self._audio_format) if self._audio_format else None
 
     def _write(
         self, stream: VideoStream | AudioStream, data: bytes, pts: int, duration: int, keyframe: bool
@@ -140,21 +157,16 @@ class FragmentedMp4:
 
     def _drain(self) -> None:
         for piece in self._splitter.take():
-            if piece.kind == "init" and self._skip_init:
+            if piece.kind == "fragment":
+                self._sequence += 1
+            elif self._init_written:
                 continue
+            self._init_written = True
             self._sink.write_piece(piece)
 
     def _add_video(self, keyframe: bytes) -> VideoStream:
-        # FFmpeg's raw H.264 reader finds the parameter sets; with them in Annex B form, the mp4 muxer
-        # converts the pictures to length-prefixed NAL units by itself.
-        try:
-            with av.open(io.BytesIO(keyframe), format="h264") as source:
-                template = source.streams.video[0]
-                if not template.codec_context.width or not template.codec_context.extradata:
-                    raise BadPackage("the first picture has no parameter sets")
-                stream = self._container.add_stream_from_template(template, opaque=True)
-        except av.error.FFmpegError as error:
-            raise BadPackage("the first picture is not an H.264 keyframe") from error
+        with _with_parameter_sets(keyframe) as source:
+            stream = self._container.add_stream_from_template(source.streams.video[0], opaque=True)
         stream.time_base = Fraction(1, VIDEO_CLOCK_HZ)
         return stream
 
@@ -164,6 +176,23 @@ class FragmentedMp4:
         stream.codec_context.extradata = audio.config
         stream.time_base = Fraction(1, audio.rate_hz)
         return stream
+
+
+def _with_parameter_sets(keyframe: bytes) -> InputContainer:
+    """The picture opened by FFmpeg's raw H.264 reader, which finds its SPS and PPS; raises BadPackage
+    without.
+
+    They stay in Annex B form: that tells the mp4 muxer to convert each picture to length-prefixed NAL units.
+    """
+    try:
+        source = av.open(io.BytesIO(keyframe), "r", format="h264")
+    except av.error.FFmpegError as error:
+        raise BadPackage("the first picture is not an H.264 keyframe") from error
+    context = source.streams.video[0].codec_context
+    if not context.width or not context.extradata:
+        source.close()
+        raise BadPackage("the first picture has no parameter sets")
+    return source
 
 
 class _Writer:

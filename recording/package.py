@@ -195,7 +195,8 @@ def seal(directory: Path, description: Description, summary: Summary) -> Seal:
     events = read_timeline((directory / TIMELINE).read_bytes())
     marks = chapters(events, summary.duration_s, description.language)
     write_whole(directory / CHAPTERS, write_chapters(marks, summary.duration_s))
-    # The recorder hashed what it meant to write, while writing it: hashing the file anew would bless a bad disk.
+    # The recorder hashed what it meant to write, while writing it: hashing the file anew would bless a bad
+    # disk.
     known = {MEDIA: summary.sha256}
     payload = [_sealed(directory, path, known.get(path)) for path in sorted(_payload(directory))]
     write_whole(directory / MANIFEST, write_manifest(payload))

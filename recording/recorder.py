@@ -161,6 +161,12 @@ class Recorder:
             raise RecordingError("the recording is still being written; it will be closed by the archiver")
         return self._summary
 
+    def settle(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Wait until what was put so far has gone through the muxer; False when time was up. **Blocks.**"""
+        reached = threading.Event()
+        self._put_event(lambda _: reached.set())
+        return reached.wait(timeout_s)
+
     @property
     def queued(self) -> int:
         """Packets and events that wait for the writing thread."""

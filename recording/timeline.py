@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ EVENTS: Final = frozenset({
     "join", "leave", "mute", "unmute", "speaker", "layout", "pause", "resume", "gap", "notice", "end",
 })  # fmt: skip
 MIN_TURN_S: Final = 10.0  # a shorter turn at speaking opens no chapter: a list of interjections helps nobody
+_SAME_INSTANT_S: Final = 0.002  # WebVTT counts milliseconds; two cues may not begin in the same one
 _WORDS: Final = {
     "en": {"start": "Start", "resume": "After a pause", "gap": "After a gap"},
     "fr": {"start": "Début", "resume": "Après une pause", "gap": "Après une lacune"},
@@ -151,21 +152,20 @@ def chapters(
             marks.append((event.t, names.get(participant, participant)))
         elif event.event in {"resume", "gap"}:
             marks.append((event.t, words[event.event]))
-    return list(_without_short(marks, duration_s))
+    return _without_short(marks, duration_s)
 
 
-def _without_short(marks: list[tuple[float, str]], duration_s: float) -> Iterator[tuple[float, str]]:
-    """Drop marks that last less than a turn (never the first), then those that say what is said already."""
-    previous = ""
-    for index, (start, title) in enumerate(marks):
-        end = marks[index + 1][0] if index + 1 < len(marks) else duration_s
-        if (
-            (index == 0 or end - start >= MIN_TURN_S)
-            and title != previous
-            and (start < duration_s or index == 0)
-        ):
-            previous = title
-            yield start, title
+def _without_short(marks: list[tuple[float, str]], duration_s: float) -> list[tuple[float, str]]:
+    """Drop marks that last less than a turn (the first excepted), and those that say what is said already."""
+    kept: list[tuple[float, str]] = []
+    ends = [start for start, _ in marks[1:]] + [duration_s]
+    for (start, title), end in zip(marks, ends, strict=True):
+        if kept and (end - start < MIN_TURN_S or title == kept[-1][1]):
+            continue
+        if kept and start - kept[-1][0] < _SAME_INSTANT_S:
+            kept.pop()
+        kept.append((start, title))
+    return kept
 
 
 def write_chapters(marks: Sequence[tuple[float, str]], duration_s: float) -> bytes:

@@ -107,8 +107,9 @@ class PackageWriter:
         self._held: deque[tuple[bytes, int]] = deque(maxlen=_HELD_AUDIO)
         self._begin_at: int | None = None if is_paused(events) else _ANY_TIME
         self._paused_on_disk = is_paused(events)
-        self._await_keyframe = False
-        self._gap_from: int | None = None
+        self._gap_from: int | None = (
+            None  # instants of the file; not None: the next picture must be a keyframe
+        )
         self._placed = self._accepted = round(tail.duration_s * INSTANT_HZ)
         self._time = MediaTime(media=self._placed)
         self._faults: dict[str, int] = {}
@@ -127,12 +128,12 @@ class PackageWriter:
         if self._begin_at is not None and room >= self._begin_at and keyframe:
             self._begin(room, data)
         media = self._time.place(room)
-        if media is None or self._muxer is None or (self._await_keyframe and not keyframe):
+        if media is None or self._muxer is None or (self._gap_from is not None and not keyframe):
             return
-        if keyframe:
-            self._end_gap(media)
-        self._placed = max(self._placed, media)
         with self._muxing():
+            if keyframe and self._gap_from is not None:
+                self._end_gap(media)
+            self._placed = max(self._placed, media)
             self._muxer.write_video(data, media // VIDEO_TICK, keyframe=keyframe)
 
     def audio(self, data: bytes, pts: int) -> None:
@@ -267,11 +268,9 @@ class PackageWriter:
     def _start_gap(self, media: int) -> None:
         if self._gap_from is None:
             self._gap_from = media
-        self._await_keyframe = True
         self._need_keyframe()
 
     def _end_gap(self, media: int) -> None:
-        self._await_keyframe = False
         if self._gap_from is not None:
             start, self._gap_from = self._gap_from, None
             self._write_event("gap", start, {"duration": round(max(0.0, seconds(media - start)), 3)})
@@ -298,7 +297,7 @@ class PackageWriter:
     def _muxing(self) -> Iterator[None]:
         try:
             yield
-        except FFmpegError as error:
+        except (FFmpegError, BadPackage) as error:
             self._fault("packets that could not be muxed")
             self._on_alert(Alert("bad-media", str(error)))
             self._start_gap(self._placed)

@@ -40,7 +40,12 @@ class Server:
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=15) as response:
+        try:
+            response = urllib.request.urlopen(request, timeout=15)
+        except urllib.error.HTTPError as refusal:
+            refusal.add_note(f"{method} {path}: {refusal.read(2000).decode(errors='replace')}")
+            raise
+        with response:
             content: bytes = response.read()
             is_json = response.headers.get_content_type() == "application/json"
             return json.loads(content) if is_json and content else content

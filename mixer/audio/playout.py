@@ -129,6 +129,7 @@ class Playout:
         self._played: int | None = None  # sequence number last played
         self._starved = 0
         self._delays: deque[float] = deque(maxlen=_SETTLE_TICKS)
+        self._delay = 0.0
         self.counters = PlayoutCounters()
 
     # -- what the outside may look at -------------------------------------------------------------------
@@ -149,8 +150,8 @@ class Playout:
 
     @property
     def delay_ms(self) -> float:
-        """The least delay of the last 200 ms; 0.0 when idle."""
-        return min(self._delays, default=0.0) * 1_000 / AUDIO_CLOCK_HZ
+        """The least delay lately (200 ms at most); 0.0 when idle."""
+        return self._delay * 1_000 / AUDIO_CLOCK_HZ if self.playing else 0.0
 
     @property
     def jitter_ms(self) -> float:
@@ -345,9 +346,10 @@ class Playout:
         if at is None:
             return "keep"
         self._delays.append(clock - (at - buffered) - self._arrivals.base)
+        self._delay = min(self._delays)  # a tick that comes late looks like delay: believe the least
         if len(self._delays) < _SETTLE_TICKS or self._starved:
             return "keep"
-        excess = min(self._delays) - self._arrivals.target  # a late tick looks like delay: believe the least
+        excess = self._delay - self._arrivals.target
         if excess > (_QUIET_SLACK if quiet else _LOUD_SLACK):
             if excess > _JUMP and self._jump(clock):
                 return "keep"

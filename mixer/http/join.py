@@ -90,7 +90,8 @@ class JoinRoutes:
         try:
             self._registry.room(name)
         except NotFound:
-            if not self._settings.rooms.auto_create:
+            # Where rooms are open by default, that is on somebody's own machine, opening a page is enough.
+            if not self._settings.rooms.auto_create and self._settings.auth.open_rooms is not None:
                 raise
             with contextlib.suppress(Conflict):  # somebody else was quicker
                 await self._registry.create_room(RoomCreate(name=name), by="join")

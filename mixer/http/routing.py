@@ -22,7 +22,6 @@ from mixer.room import ROOM_NAME
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CALLER: Final = web.RequestKey("caller", Caller)
-ROUTE: Final = "mosaique.route"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,8 @@ def _guarded(route: Route, auth: Authenticator) -> Handler:
         room = request.match_info.get("room")
         if route.access is not None:
             caller = auth.authenticate(request, route.access)
-            require(caller, route.access, room)
             request[CALLER] = caller
+            require(caller, route.access, room)
         if room is not None and not ROOM_NAME.fullmatch(room):
             raise NotFound("no room can have that name: it takes lower-case letters, digits and hyphens")
         return await route.handler(request)

@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from mixer.media import EncodedVideo
+from mixer.media import EncodedVideo, VideoCodec
 from mixer.probe import signal
 from mixer.probe.callers import Caller, Conductor
 from mixer.probe.loops import AudioLoop, VideoLoop, prepare
@@ -30,7 +30,7 @@ _JOINS_AT_ONCE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. ``viewers``: WHEP sessions beside the observer's own are ``viewers - 1``."""
+    """What to do. ``viewers``: WHEP sessions, the observer's among them. ``codecs``: what they offer."""
 
     url: str
     room: str
@@ -40,6 +40,7 @@ class Plan:
     rendition: str = "high"
     video: bool = True
     bind: str = "127.0.0.1"
+    codecs: tuple[VideoCodec, ...] = ("H264", "VP8")
 
     @property
     def sees(self) -> bool:
@@ -99,6 +100,11 @@ class Probe:
         self._connects_s: list[float] = []
         self._lost: list[str] = []
 
+    @property
+    def callers(self) -> Sequence[Caller]:
+        """Who is in."""
+        return tuple(self._callers)
+
     async def join(self, loops: Sequence[tuple[VideoLoop | None, AudioLoop]]) -> None:
         """Everybody in. Raises ``Refused``, ``TimeoutError``, ``ConnectionError``, ``aiohttp.ClientError``."""
         await self.api.ensure_room()
@@ -135,21 +141,34 @@ class Probe:
 
         return lost
 
+    def _viewer(self, index: int) -> Viewer:
+        ears = self._callers[index % len(self._callers)]
+        client = WebRtcClient(
+            self._http,
+            self.api.whep_url(self.plan.rendition),
+            token=ears.entry.token,
+            direction="recvonly",
+            video=self.plan.codecs if self.plan.sees else (),
+            assemble=True,
+            bind=self.plan.bind,
+        )
+        return Viewer(client, self._clock)
+
+    async def time_a_join(self) -> float | None:
+        """One more viewer comes and goes: seconds from POST to its first decoded picture, None if none came."""
+        viewer = self._viewer(0)
+        try:
+            await viewer.join(sees=self.plan.sees)
+        except (ConnectionError, TimeoutError, aiohttp.ClientError):
+            return None
+        finally:
+            await viewer.client.close()
+        return viewer.first_picture_s
+
     async def _join_viewers(self) -> None:
         """The observer first, with the first caller's ears; the others each with a caller's, in turn."""
         gate = asyncio.Semaphore(_JOINS_AT_ONCE)
-        for index in range(self.plan.viewers):
-            ears = self._callers[index % len(self._callers)]
-            client = WebRtcClient(
-                self._http,
-                self.api.whep_url(self.plan.rendition),
-                token=ears.entry.token,
-                direction="recvonly",
-                video=("H264", "VP8") if self.plan.sees else (),
-                assemble=True,
-                bind=self.plan.bind,
-            )
-            self._viewers.append(Viewer(client, self._clock))
+        self._viewers = [self._viewer(index) for index in range(self.plan.viewers)]
 
         async def join(viewer: Viewer) -> None:
             async with gate:

@@ -15,8 +15,8 @@ from av.video.frame import PictureType
 
 from mixer.errors import MosaiqueError
 from mixer.media import VIDEO_CLOCK_HZ, EncodedVideo, VideoCodec
+from mixer.video.frame import frame_of
 from mixer.video.picture import Picture
-from mixer.video.scaler import frame_of
 
 _TIME_BASE: Final = Fraction(1, VIDEO_CLOCK_HZ)
 _BUFFER_S: Final = 0.5  # a keyframe is at most this long on a line of the rendition's own rate

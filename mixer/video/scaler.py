@@ -5,39 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import av
-import numpy as np
-from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from mixer.video.compositor import Placement
-from mixer.video.picture import Picture, Plane
+from mixer.video.frame import PLANAR_420, frame_of, picture_of
+from mixer.video.picture import Picture
 
 _AVCOL_SPC_BT709: Final = 1  # libavutil/pixfmt.h, enum AVColorSpace
-_PLANAR_420: Final = frozenset({"yuv420p", "yuvj420p"})
-
-
-def picture_of(frame: av.VideoFrame) -> Picture:
-    """The planes of a 4:2:0 frame as views (even part of an odd size). They live as long as the picture.
-
-    Never write into the picture of a decoded frame: the decoder may still refer to it.
-    Raises ``ValueError`` for another pixel format.
-    """
-    if frame.format.name not in _PLANAR_420:
-        raise ValueError(f"expected 8-bit 4:2:0, got {frame.format.name}")
-    y, u, v = (_rows(plane) for plane in frame.planes)
-    height, width = frame.height // 2 * 2, frame.width // 2 * 2
-    chroma = np.s_[: height // 2, : width // 2]
-    return Picture(y[:height, :width], u[chroma], v[chroma])
-
-
-def _rows(plane: VideoPlane) -> Plane:
-    rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return rows
-
-
-def frame_of(picture: Picture) -> av.VideoFrame:
-    """A frame over the picture's own memory: nothing is copied, the frame keeps the planes alive."""
-    return av.VideoFrame.from_dlpack(picture.planes, format="yuv420p")
 
 
 class Scaler:
@@ -70,7 +44,7 @@ class Scaler:
 
         Raises ``av.FFmpegError`` or ``ValueError`` when the frame cannot be scaled.
         """
-        if frame.format.name not in _PLANAR_420:
+        if frame.format.name not in PLANAR_420:
             frame = self._other().reformat(frame, format="yuv420p", threads=1)
         scaled = self.scale(picture_of(frame).crop(*place.crop), place.width, place.height)
         return self._to_canvas_colours(scaled, frame)

@@ -4,8 +4,8 @@
 
     datagram → UdpPort → SecureTransport (SRTP) → Router → FrameAssembler → sink.on_video
                                                         → sink.on_audio
-    send_video → Pacer → OutgoingStream (header, history) → SecureTransport → socket
-    poll (20 ms): NACK, keyframe requests, reports each second, signs of life
+    send_video, send_audio → MixOut (pacing, header, history) → SecureTransport → socket
+    poll (20 ms) → Feedback: NACK, keyframe requests, reports each second; signs of life
 
 Everything runs on the loop thread, media synchronously inside the socket's callback. Time comes from one
 clock that tests can replace; only the connection set-up uses the loop's own timers.
@@ -18,21 +18,14 @@ import datetime
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
-from mixer.media import (
-    AUDIO_CLOCK_HZ,
-    VIDEO_CLOCK_HZ,
-    AudioCodec,
-    EncodedAudio,
-    EncodedVideo,
-    Kind,
-    VideoCodec,
-)
-from mixer.rtp.pacing import SLOT_S, Pacer
+from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, VideoCodec
+from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.rtcp import (
     FullIntraRequest,
@@ -40,31 +33,25 @@ from mixer.rtp.rtcp import (
     PictureLossIndication,
     ReceiverEstimatedMaxBitrate,
     ReceiverReport,
-    ReportBlock,
     RtcpPacket,
     SenderReport,
-    SourceDescription,
     parse_rtcp,
     write_rtcp,
 )
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
-from mixer.webrtc.answer import ABS_SEND_TIME, LocalSide, Plan, Track, negotiate, write_answer
-from mixer.webrtc.incoming import IncomingTrack, Router
+from mixer.webrtc.answer import LocalSide, Plan, negotiate, write_answer
+from mixer.webrtc.feedback import REPORT_S, Feedback
+from mixer.webrtc.incoming import Router
+from mixer.webrtc.mix import MixOut
 from mixer.webrtc.offer import Offer, parse_offer
-from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.udp import UdpPort
 
 POLL_S: Final = 0.02  # a NACK waits at most one audio tick
-REPORT_S: Final = 1.0  # RFC 3550 section 6.2 allows 5 s; senders steer by our loss and REMB, so more often
 CONNECT_TIMEOUT_S: Final = 15.0  # aioice never gives up by itself without end-of-candidates
-SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s; the issue allows 40 s
-ALLOWED_BPS: Final = 2_500_000  # a REMB that lets browsers ramp up to 720p30; they stay at 300 kbit/s without
-MIN_ALLOWED_BPS: Final = 30_000
-CERTIFICATE_RENEWAL: Final = datetime.timedelta(
-    days=10
-)  # before the 30 days of an aiortc certificate are over
+SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s
+CERTIFICATE_RENEWAL: Final = datetime.timedelta(days=10)  # before the 30 days of an aiortc certificate end
 
 
 class PeerSink(Protocol):
@@ -185,53 +172,43 @@ class PeerFactory:
 
 
 class Peer:
-    """See the module. Made by ``PeerFactory.peer``; also a ``mixer.fanout.Viewer``.
-
-    ``sends_*``, ``receives_*``: what ``accept`` negotiated, ``None`` for not at all.
-    """
+    """See the module. Made by ``PeerFactory.peer``; also a ``mixer.fanout.Viewer``."""
 
     def __init__(self, factory: PeerFactory, sink: PeerSink, *, send: bool, receive: bool) -> None:
         self._factory = factory
         self._sink = sink
         self._may_send = send
         self._may_receive = receive
-        self.sends_video: VideoCodec | None = None
-        self.sends_audio: AudioCodec | None = None
-        self.receives_video: VideoCodec | None = None
-        self.receives_audio: AudioCodec | None = None
+        self._cname = secrets.token_hex(8)
         self._offer: Offer | None = None
         self._transport: SecureTransport | None = None
-        self._router = Router(Plan((), True))
-        self._video: OutgoingStream | None = None
-        self._audio: OutgoingStream | None = None
-        self._pacer: Pacer[tuple[bytes, int, bool]] = Pacer()
-        self._needs_keyframe = True
-        self._local_ssrc = random.getrandbits(32)  # signs our feedback
-        self._cname = secrets.token_hex(8)
-        self._allowed_bps = ALLOWED_BPS
-        self._fir_sequence = 0
-        self._origin: float | None = factory.origin
-        self._connected_at: float | None = None
+        self._take(Router(Plan((), True)))
+        self._mix = MixOut(self._send_rtp, origin=factory.origin)
+        self._connected = False
+        self._closed = False
         self._heard_at = 0.0
         self._media_at = 0.0
-        self._report_at = 0.0
-        self._reported: tuple[int | None, ...] = ()
         self._set_up: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
-        self._accepted = False
-        self._remote: ReportBlock | None = None
-        self._rtt_s: float | None = None
-        self._plis_received = 0
-        self._nacks_received = 0
-        self._unsent = 0
+        self.receives_video: VideoCodec | None = None
+        self.receives_audio: AudioCodec | None = None
+
+    @property
+    def sends_video(self) -> VideoCodec | None:
+        """What ``accept`` negotiated to send; ``None``: nothing. ``receives_*`` likewise."""
+        return self._mix.video_codec
+
+    @property
+    def sends_audio(self) -> AudioCodec | None:
+        return self._mix.audio_codec
 
     # --- signalling ---
 
     async def accept(self, offer: str) -> str:
         """Answer an offer and start connecting.
 
-        Raises ``BadOffer``, ``UnsupportedOffer``; the peer is unusable then and holds nothing.
+        Raises ``BadOffer``, ``UnsupportedOffer``; the peer then holds nothing and ``on_closed`` is not called.
+        ``Conflict`` when it has answered before.
         """
         if self._offer is not None or self._closed:
             raise Conflict("this connection has answered its offer already")
@@ -251,10 +228,10 @@ class Peer:
             heard=self._heard,
         )
         transport.on_lost = self._close_soon
+        self._offer, self._transport = parsed, transport
         gathered = await transport.gather()
         for candidate in parsed.transport.candidates:
             await transport.add_candidate(remote_candidate(candidate))
-        self._offer, self._transport = parsed, transport
         local = LocalSide(
             session_id=random.getrandbits(62),
             ufrag=ufrag,
@@ -266,7 +243,8 @@ class Peer:
             rtx_ssrc=random.getrandbits(32),
         )
         self._take_plan(plan, local)
-        self._accepted = True
+        if self._closed:
+            raise Conflict("the connection was closed while its offer was being answered")
         self._factory.added(self)
         self._set_up = asyncio.create_task(self._connect(transport, parsed), name="webrtc set-up")
         return write_answer(parsed, plan, local)
@@ -288,30 +266,28 @@ class Peer:
         self._factory.removed(self)
         if self._set_up is not None and self._set_up is not asyncio.current_task():
             self._set_up.cancel()
-        self._pacer.clear()
+        self._mix.clear()
         try:
-            if self._accepted:
+            if self._set_up is not None:
                 self._sink.on_closed(reason)  # first: nothing more is to be sent here
         finally:
             if self._transport is not None:
                 await self._transport.close()
 
+    def _take(self, router: Router) -> None:
+        self._router = router
+        self._feedback = Feedback(router, ssrc=random.getrandbits(32), cname=self._cname)
+
     def _take_plan(self, plan: Plan, local: LocalSide) -> None:
-        self._router = Router(plan)
+        self._take(Router(plan))
         for track in plan.tracks:
+            self._mix.add(track, local.ssrcs, local.rtx_ssrc)
             if track.receives is not None and not track.screen:
                 match track.receives.name:
                     case "H264" | "VP8" | "VP9" as video:
                         self.receives_video = video
                     case audio:
                         self.receives_audio = audio
-            if track.sends is not None:
-                stream = _outgoing(track, local.ssrcs, local.rtx_ssrc)
-                match track.sends.name:
-                    case "H264" | "VP8" | "VP9" as video:
-                        self.sends_video, self._video = video, stream
-                    case audio:
-                        self.sends_audio, self._audio = audio, stream
 
     async def _connect(self, transport: SecureTransport, offer: Offer) -> None:
         remote = offer.transport
@@ -330,20 +306,21 @@ class Peer:
             self._close_soon(str(error) or "connection lost during set-up")
             return
         now = self._factory.clock()
-        self._connected_at = self._heard_at = self._media_at = now
-        self._report_at = now + random.uniform(0.1, REPORT_S)  # not all of a room's peers at once
+        self._heard_at = self._media_at = now
+        self._feedback.schedule(now + random.uniform(0.1, REPORT_S))  # not all of a room's peers at once
+        self._connected = True
         self._sink.on_connected()
 
     def _close_soon(self, reason: str) -> None:
         if not self._closed:
             self._spawn(self.close(reason))
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # --- media in ---
+    # --- in ---
 
     def _heard(self) -> None:
         self._heard_at = self._factory.clock()
@@ -356,7 +333,7 @@ class Peer:
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed
-        if original is packet:  # repairs count for no reception statistics (RFC 4588 section 6.2)
+        if original is packet:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
             incoming.stats.receive(packet, now)
         if incoming.track.kind == "video":
             for frame in incoming.frames(original, now):
@@ -368,7 +345,8 @@ class Peer:
         now = self._factory.clock()
         self._heard_at = now
         for packet in parse_rtcp(data):
-            self._handle_rtcp(packet, now)
+            if not self._closed:
+                self._handle_rtcp(packet, now)
 
     def _handle_rtcp(self, packet: RtcpPacket, now: float) -> None:
         """BYE is not here: Chrome sends it when a track is replaced. Leaving is DTLS's, or silence."""
@@ -377,189 +355,86 @@ class Peer:
                 for incoming in self._router.tracks:
                     if incoming.ssrc == packet.ssrc:
                         incoming.stats.sender_report(packet, now)
-                self._take_blocks(packet.reports)
+                self._mix.reported(packet.reports, time.time())
             case ReceiverReport():
-                self._take_blocks(packet.reports)
-            case Nack() if self._video is not None and packet.media_ssrc == self._video.ssrc:
-                self._nacks_received += 1
-                self._repeat(packet.lost, now)
-            case PictureLossIndication() if self._video is not None and packet.media_ssrc == self._video.ssrc:
-                self._plis_received += 1
-                self._sink.on_keyframe_request()
-            case FullIntraRequest() if self._video is not None:
-                if any(ssrc == self._video.ssrc for ssrc, _ in packet.entries):
-                    self._plis_received += 1
-                    self._sink.on_keyframe_request()
+                self._mix.reported(packet.reports, time.time())
+            case Nack() if self._mix.is_video(packet.media_ssrc):
+                self._mix.repeat(packet.lost, now)
+            case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
+                self._keyframe_wanted()
+            case FullIntraRequest() if any(self._mix.is_video(ssrc) for ssrc, _ in packet.entries):
+                self._keyframe_wanted()
             case ReceiverEstimatedMaxBitrate():
                 self._sink.on_estimate(packet.bitrate_bps)
             case _:
                 pass
 
-    def _take_blocks(self, blocks: tuple[ReportBlock, ...]) -> None:
-        for block in blocks:
-            if (self._video is not None and block.ssrc == self._video.ssrc) or (
-                self._remote is None and self._audio is not None and block.ssrc == self._audio.ssrc
-            ):
-                self._remote = block
-            if block.last_sr:  # RFC 3550 section 6.4.1: A - LSR - DLSR
-                middle = ntp_time(time.time()) >> 16 & 0xFFFFFFFF
-                elapsed = (middle - block.last_sr - block.delay_since_last_sr) & 0xFFFFFFFF
-                if elapsed < 10 << 16:
-                    self._rtt_s = elapsed / 65536
+    def _keyframe_wanted(self) -> None:
+        self._mix.counters.plis += 1
+        self._sink.on_keyframe_request()
 
-    # --- media out ---
+    # --- out ---
 
     def send_video(self, unit: PacketizedVideo) -> None:
-        """Queue one picture: small ones leave at once, keyframes within 30 ms.
-
-        A keyframe supersedes what still waits. When the queue overflows, what follows is dropped until the
-        next keyframe, which is asked for.
-        """
-        if not self._ready or self._video is None or unit.codec != self.sends_video or not unit.payloads:
-            self._unsent += 1
+        """Send one picture: small ones leave at once, keyframes within 30 ms; see ``MixOut.picture``."""
+        if not self._ready:
+            self._mix.counters.unsent += 1
             return
-        if unit.keyframe:
-            self._pacer.clear()
-        elif self._needs_keyframe:
-            self._unsent += 1
-            return
-        now = self._factory.clock()
-        self._learn_origin(unit.pts / VIDEO_CLOCK_HZ, now)
-        last = len(unit.payloads) - 1
-        packets = [(payload, unit.pts, index == last) for index, payload in enumerate(unit.payloads)]
-        if not self._pacer.push(packets, now):
-            self._pacer.clear()
-            self._needs_keyframe = True
+        if not self._mix.picture(unit, self._factory.clock()):
             self._sink.on_keyframe_request()
-            return
-        self._needs_keyframe = False
-        if self.drain(now):
+        if self._mix.queued:
             self._factory.pace(self)
 
     def send_audio(self, frame: EncodedAudio) -> None:
         """Send one sound frame at once; dropped and counted when the socket is full."""
-        stream = self._audio
-        if not self._ready or stream is None or frame.codec != self.sends_audio:
-            self._unsent += 1
-            return
-        now = self._factory.clock()
-        self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
-        pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
-        self._send(stream.packet(frame.data, pts, marker=stream.packets == 0, now=now))
+        if self._ready:
+            self._mix.sound(frame, self._factory.clock())
+        else:
+            self._mix.counters.unsent += 1
 
     def drain(self, now: float) -> bool:
-        """Send what the pacer lets go; whether more waits. Called by the factory's pacing timer."""
-        if self._video is not None and not self._closed:
-            for payload, pts, marker in self._pacer.due(now):
-                self._send(self._video.packet(payload, pts, marker=marker, now=now))
-        return len(self._pacer) > 0
-
-    @property
-    def _ready(self) -> bool:
-        return self._connected_at is not None and not self._closed
-
-    def _send(self, packet: bytes) -> None:
-        if self._transport is None or not self._transport.send_rtp(packet):
-            self._unsent += 1
-
-    def _learn_origin(self, room_s: float, now: float) -> None:
-        """Sound and picture share one origin, so that a receiver can align them; the earliest is nearest."""
-        if self._factory.origin is not None:
-            self._origin = self._factory.origin
-        elif self._origin is None or now - room_s < self._origin:
-            self._origin = now - room_s
-
-    def _repeat(self, lost: tuple[int, ...], now: float) -> None:
-        if self._video is None:
-            return
-        for sequence in lost:
-            packet = self._video.repeat(sequence, now)
-            if packet is not None:
-                self._send(packet)
-
-    # --- feedback to a publisher ---
+        """Send what is due; whether more waits. Called by the factory's pacing timer."""
+        if self._ready:
+            self._mix.drain(now)
+        return self._mix.queued > 0
 
     def request_keyframe(self, screen: bool = False) -> None:
         """Ask the publisher for a keyframe (PLI, or FIR if it knows only that); at most one in 0.3 s."""
-        for incoming in self._router.tracks:
-            if incoming.track.kind == "video" and incoming.track.screen == screen:
-                incoming.want_keyframe()
-                self._send_feedback(self._keyframe_requests(incoming, self._factory.clock()))
+        self._send_urgent(self._feedback.keyframe(screen=screen, now=self._factory.clock()))
 
     def limit_video(self, bitrate_bps: int) -> None:
         """What the publisher may send at most, by REMB; repeated each second."""
-        self._allowed_bps = max(MIN_ALLOWED_BPS, bitrate_bps)
-        self._send_feedback(self._remb())
+        self._feedback.limit(bitrate_bps)
+        self._send_urgent(self._feedback.remb())
+
+    @property
+    def _ready(self) -> bool:
+        return self._connected and not self._closed
+
+    def _send_rtp(self, packet: bytes) -> bool:
+        return self._transport is not None and self._transport.send_rtp(packet)
+
+    def _send_urgent(self, packets: Sequence[RtcpPacket]) -> None:
+        if packets:
+            self._send_rtcp(self._feedback.compound(packets))
+
+    def _send_rtcp(self, packets: Sequence[RtcpPacket]) -> None:
+        if self._transport is not None and self._ready:
+            self._transport.send_rtcp(write_rtcp(packets))
+
+    # --- time ---
 
     def poll(self, now: float) -> None:
         """Feedback, reports, timeouts. Each ``POLL_S``, by the factory (or a test)."""
-        if not self._ready:
+        if not self._ready or self._transport is None:
             return
-        feedback: list[RtcpPacket] = []
-        for incoming in self._router.tracks:
-            feedback += self._track_feedback(incoming, now)
-        ssrcs = tuple(incoming.ssrc for incoming in self._router.tracks)
-        if now >= self._report_at or ssrcs != self._reported:  # a new source hears at once what it may send
-            self._report_at, self._reported = now + REPORT_S, ssrcs
-            self._send_rtcp([*self._reports(now), *feedback])
+        urgent = self._feedback.urgent(now, self._transport.rtt_s)
+        if self._feedback.report_due(now):
+            sent = self._mix.reports(now=now, unix_s=time.time())
+            self._send_rtcp([*self._feedback.report(sent, now), *urgent])
         else:
-            self._send_feedback(feedback)
+            self._send_urgent(urgent)
         self._check_alive(now)
-
-    def _track_feedback(self, incoming: IncomingTrack, now: float) -> list[RtcpPacket]:
-        if incoming.assembler is None or incoming.ssrc is None:
-            return []
-        rtt_s = self._transport.rtt_s if self._transport is not None else None
-        if rtt_s is not None:
-            incoming.assembler.set_rtt(rtt_s)
-        wanted = incoming.assembler.poll(now)
-        packets: list[RtcpPacket] = []
-        if wanted.nack:
-            incoming.nacks += len(wanted.nack)
-            packets.append(Nack(self._local_ssrc, incoming.ssrc, tuple(wanted.nack)))
-        if wanted.keyframe:
-            incoming.want_keyframe()
-        return packets + self._keyframe_requests(incoming, now)
-
-    def _keyframe_requests(self, incoming: IncomingTrack, now: float) -> list[RtcpPacket]:
-        if incoming.ssrc is None or not incoming.keyframe_due(now):
-            return []
-        offered = incoming.track.feedback
-        if "ccm fir" in offered and "nack pli" not in offered:
-            self._fir_sequence = (self._fir_sequence + 1) & 0xFF
-            return [FullIntraRequest(self._local_ssrc, ((incoming.ssrc, self._fir_sequence),))]
-        return [PictureLossIndication(self._local_ssrc, incoming.ssrc)]
-
-    def _remb(self) -> list[RtcpPacket]:
-        ssrcs = tuple(
-            incoming.ssrc
-            for incoming in self._router.tracks
-            if incoming.ssrc is not None and "goog-remb" in incoming.track.feedback
-        )
-        return [ReceiverEstimatedMaxBitrate(self._allowed_bps, ssrcs, self._local_ssrc)] if ssrcs else []
-
-    def _reports(self, now: float) -> list[RtcpPacket]:
-        """SR for what we send, RR for what we receive, CNAME, REMB: one compound (RFC 3550 section 6.1)."""
-        blocks = tuple(i.stats.report_block(now) for i in self._router.tracks if i.ssrc is not None)
-        room_s = now - self._origin if self._origin is not None else 0.0
-        sent = [
-            stream.report(room_s=room_s, unix_s=time.time())
-            for stream in (self._video, self._audio)
-            if stream is not None and stream.packets
-        ]
-        received = [ReceiverReport(self._local_ssrc, blocks)] if blocks or not sent else []
-        ssrcs = [report.ssrc for report in sent] + [report.ssrc for report in received]
-        described = [SourceDescription.of(ssrc, self._cname) for ssrc in ssrcs]
-        return [*sent, *received, *described, *self._remb()]
-
-    def _send_feedback(self, packets: list[RtcpPacket]) -> None:
-        if packets:  # RFC 4585 section 3.1: a compound packet starts with a report and a CNAME
-            cname = SourceDescription.of(self._local_ssrc, self._cname)
-            self._send_rtcp([ReceiverReport(self._local_ssrc), cname, *packets])
-
-    def _send_rtcp(self, packets: list[RtcpPacket]) -> None:
-        if self._transport is not None and self._ready:
-            self._transport.send_rtcp(write_rtcp(packets))
 
     def _check_alive(self, now: float) -> None:
         limit_s = self._factory.silence_timeout_s
@@ -574,46 +449,32 @@ class Peer:
     def stats(self) -> dict[str, Any]:
         """Counters since the start: of what is received, and under ``sent`` of what is sent."""
         tracks = self._router.tracks
-        transport = self._transport
-        rtt_s = self._rtt_s if self._rtt_s is not None else (transport.rtt_s if transport else None)
-        sent = [stream for stream in (self._video, self._audio) if stream is not None]
-        assemblers = [i.assembler for i in tracks if i.assembler is not None]
-        dropped = self._router.dropped + (transport.dropped if transport else type(self._router.dropped)())
+        assemblers = [incoming.assembler for incoming in tracks if incoming.assembler is not None]
+        mix, transport = self._mix.counters, self._transport
+        rtt_s = mix.rtt_s if mix.rtt_s is not None else (transport.rtt_s if transport else None)
+        streams = [stream for stream in (self._mix.video, self._mix.audio) if stream is not None]
+        dropped = self._router.dropped + (transport.dropped if transport else Counter())
         return {
-            "packets": sum(i.stats.received for i in tracks),
-            "lost": sum(max(0, i.stats.lost) for i in tracks if i.ssrc is not None),
-            "jitter_ms": round(max((i.stats.jitter_ms for i in tracks), default=0.0), 2),
+            "packets": sum(incoming.stats.received for incoming in tracks),
+            "lost": sum(max(0, incoming.stats.lost) for incoming in tracks),
+            "recovered": sum(assembler.recovered for assembler in assemblers),
+            "jitter_ms": round(max((incoming.stats.jitter_ms for incoming in tracks), default=0.0), 2),
             "rtt_ms": round(rtt_s * 1000, 1) if rtt_s is not None else None,
             "bytes": transport.bytes_received if transport else 0,
-            "frames": sum(a.frames for a in assemblers),
-            "frames_dropped": sum(a.dropped for a in assemblers),
-            "nacks": sum(i.nacks for i in tracks),
-            "plis": sum(i.plis for i in tracks),
+            "frames": sum(assembler.frames for assembler in assemblers),
+            "frames_dropped": sum(assembler.dropped for assembler in assemblers),
+            "nacks": sum(incoming.nacks for incoming in tracks),
+            "plis": sum(incoming.plis for incoming in tracks),
             "dropped": dict(dropped),
             "sent": {
-                "packets": sum(stream.packets for stream in sent),
+                "packets": sum(stream.packets for stream in streams),
                 "bytes": transport.bytes_sent if transport else 0,
-                "lost": self._remote.packets_lost if self._remote else 0,
-                "repeated": sum(stream.repeated for stream in sent),
-                "refused": sum(stream.refused for stream in sent),
-                "nacks": self._nacks_received,
-                "plis": self._plis_received,
-                "queued": len(self._pacer),
-                "dropped": self._unsent + self._pacer.dropped,
+                "lost": max(0, mix.remote.packets_lost) if mix.remote else 0,
+                "repeated": sum(stream.repeated for stream in streams),
+                "refused": sum(stream.refused for stream in streams),
+                "nacks": mix.nacks,
+                "plis": mix.plis,
+                "queued": self._mix.queued,
+                "dropped": self._mix.dropped,
             },
         }
-
-
-def _outgoing(track: Track, ssrcs: Mapping[Kind, int], rtx_ssrc: int) -> OutgoingStream:
-    assert track.sends is not None  # noqa: S101 - the caller has looked
-    is_video = track.kind == "video"
-    rtx_type = track.rtx_sent
-    return OutgoingStream(
-        ssrc=ssrcs[track.kind],
-        payload_type=track.sends.codec.payload_type,
-        clock_hz=track.sends.codec.clock_hz,
-        # on sound it would be a twelfth of the `audio` rendition's bits, and browsers' REMB is about video
-        stamp_id=track.extensions.get(ABS_SEND_TIME) if is_video else None,
-        rtx=(rtx_type, rtx_ssrc) if rtx_type is not None else None,
-        **({} if is_video else {"history": 0}),
-    )

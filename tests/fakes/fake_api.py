@@ -39,7 +39,7 @@ PEOPLE: Final = (
     "+33 1 23 45 67 89",
 )
 COLOURS: Final = ("#0a6364", "#a5593a", "#31507a", "#6a4a78", "#2e6b46")
-RECORDING: Final = {
+RECORDING: Final[dict[str, Any]] = {
     "id": "01JD8Z5K3Q4W5E6R7T8Y9U0P1A",
     "room": "council",
     "state": "archived",
@@ -62,7 +62,7 @@ TIMELINE: Final = (
 def token_for(room: str, name: str, role: str) -> str:
     """A JWT whose signature nobody checks."""
     claims = {"sub": "me", "name": name, "room": room, "role": role, "exp": 4_000_000_000}
-    parts = ({"alg": "none"}, claims, {})
+    parts: tuple[dict[str, Any], ...] = ({"alg": "none"}, claims, {})
     return ".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts)
 
 
@@ -83,7 +83,9 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.rooms: dict[str, dict[str, Any]] = {}
-        self.versions = [{"version": 1, "at": "2026-11-22T08:00:00+00:00", "by": "admin", "layout": LAYOUT}]
+        self.versions: list[dict[str, Any]] = [
+            {"version": 1, "at": "2026-11-22T08:00:00+00:00", "by": "admin", "layout": LAYOUT}
+        ]
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self.numbers = itertools.count(1)
         self.people = [

@@ -189,7 +189,8 @@ def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
 
 def test_a_chosen_secret_makes_no_file(tmp_path: Path) -> None:
     environ = {
-        "MOSAIQUE_DATA_DIR": str(tmp_path / "var"), "MOSAIQUE_AUTH__SECRET": SECRET, "MOSAIQUE_AUTH__ADMIN_TOKEN": "tok",
+        "MOSAIQUE_DATA_DIR": str(tmp_path / "var"), "MOSAIQUE_AUTH__SECRET": SECRET,
+        "MOSAIQUE_AUTH__ADMIN_TOKEN": "tok",
     }  # fmt: skip
     tree = with_secrets(load(environ=environ))
     assert (tree.admin_token, tree.token_secret) == ("tok", SECRET)

@@ -73,8 +73,12 @@ def test_secrets_are_cut_out_of_fields(out: io.StringIO, fields: dict[str, objec
 def test_secrets_are_cut_out_of_messages_and_tracebacks_of_others(out: io.StringIO) -> None:
     other = logging.getLogger("aiohttp.access")
     other.warning("GET /media?access_token=%s", TOKEN)
-    try:
+
+    def fail() -> None:
         raise RuntimeError(f"rejected Bearer {TOKEN} of {ADMIN}, pin={PIN}")
+
+    try:
+        fail()
     except RuntimeError:
         other.exception("failed", extra={"password": "opaque"})
     text = out.getvalue()

@@ -247,3 +247,17 @@ async def test_events_resume_after_the_last_id_seen(d: Desk) -> None:
     await d.registry.change_participant("demo", "ann", ParticipantPatch(hand=True))
     with d.registry.hub.subscribe("demo", after=first.id) as events:
         assert (await events.get()).data["hand"] is True
+
+
+async def test_a_recording_that_cannot_be_continued_is_followed_by_another(d: Desk) -> None:
+    first = await d.registry.start_recording("demo", tracks=False, note="council", by="mod")
+    data = await until(
+        d,
+        "recording.started",
+        lambda: d.host.say("demo", protocol.RecordingLost(id=first["id"], reason="taken by the archiver")),
+    )
+    assert data["recording"] == "REC1"
+    assert d.desk.states == {"REC0": ["recording", "incomplete"], "REC1": ["recording"]}
+    recording = d.registry.room("demo").recording
+    assert recording is not None
+    assert recording.note == "council"

@@ -8,6 +8,7 @@ test is about. Runs until it is ended; prints ``connected`` when ICE is.
 
 import sys
 import urllib.request
+from typing import Any
 
 import gi
 
@@ -33,9 +34,15 @@ def main() -> None:
     Gst.init(None)
     pipeline = Gst.parse_launch(PIPELINE.format(colour=int(colour, 16), tone_hz=tone_hz))
     peer = pipeline.get_by_name("peer")
+    # The test server listens on the loopback only, and libnice ties each socket to its network interface.
+    agent = peer.get_property("ice-agent")  # kept: this binding gives us a reference that it takes back
+    agent.emit("add-local-ip-address", "127.0.0.1")
+    for index in range(2):
+        transceiver = peer.emit("get-transceiver", index)
+        transceiver.set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.SENDONLY)
     loop = GLib.MainLoop()
 
-    def gathered(element, _):
+    def gathered(element: Any, _: Any) -> None:
         if element.get_property("ice-gathering-state") != GstWebRTC.WebRTCICEGatheringState.COMPLETE:
             return
         offer = element.get_property("local-description").sdp.as_text()
@@ -52,20 +59,21 @@ def main() -> None:
         described = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, answer)
         element.emit("set-remote-description", described, Gst.Promise.new())
 
-    def offered(promise, element):
-        offer = promise.get_reply().get_value("offer")
+    def offered(promise: Any, element: Any) -> None:
+        reply = promise.get_reply()  # owns the offer: must outlive it
+        offer = reply.get_value("offer")
         element.emit("set-local-description", offer, Gst.Promise.new())
 
-    def needed(element):
+    def needed(element: Any) -> None:
         element.emit("create-offer", None, Gst.Promise.new_with_change_func(offered, element))
 
-    def changed(element, _):
+    def changed(element: Any, _: Any) -> None:
         state = element.get_property("connection-state").value_nick
         print(state, flush=True)
         if state == "failed":
             loop.quit()
 
-    def message(_, note):
+    def message(_: Any, note: Any) -> None:
         if note.type in (Gst.MessageType.ERROR, Gst.MessageType.EOS):
             print(note.parse_error() if note.type == Gst.MessageType.ERROR else "eos", flush=True)
             loop.quit()

@@ -34,7 +34,9 @@ class Publisher:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], log: Path, rgb: tuple[int, int, int], tone_hz: int) -> Iterator[Publisher]:
+def _running(
+    command: Sequence[str], log: Path, rgb: tuple[int, int, int], tone_hz: int
+) -> Iterator[Publisher]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

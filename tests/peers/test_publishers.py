@@ -54,7 +54,9 @@ async def test_colours_in_their_tiles_and_tones_in_the_right_ears(server: Server
             ):
                 heard_own, heard_other = await asyncio.gather(watcher.level_db(own), watcher.level_db(other))
                 assert heard_other > -45
-                assert heard_other - heard_own >= ABSENT_DB, f"own {heard_own:.1f}, other {heard_other:.1f} dB"
+                assert heard_other - heard_own >= ABSENT_DB, (
+                    f"own {heard_own:.1f}, other {heard_other:.1f} dB"
+                )
 
             before = anybody.frames
             first_look = await anybody.picture()

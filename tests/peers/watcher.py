@@ -49,8 +49,7 @@ class Watcher:
         async with asyncio.timeout(timeout_s), self._heard:
             await self._heard.wait_for(lambda: self.frames > after)
         assert self.frame is not None
-        shown: Plane = self.frame.to_ndarray(format="rgb24")
-        return shown
+        return self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
     async def sound(self, seconds: float, *, timeout_s: float = 15.0) -> Sound:
         """The next ``seconds`` of sound, from now."""

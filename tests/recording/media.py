@@ -43,7 +43,11 @@ def _pictures(seconds: int, key_every: int) -> tuple[tuple[bytes, int, bool], ..
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height, codec.pix_fmt = WIDTH, HEIGHT, "yuv420p"
     codec.framerate, codec.time_base = Fraction(FPS), Fraction(1, 90_000)
-    codec.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "keyint=infinite:scenecut=0"}
+    codec.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "x264-params": "keyint=infinite:scenecut=0",
+    }
     packets = []
     for number in range(seconds * FPS):
         plane = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
@@ -62,7 +66,9 @@ def _sound(seconds: int) -> tuple[tuple[tuple[bytes, int], ...], bytes]:
     codec.bit_rate, codec.time_base = 64_000, Fraction(1, 48_000)
     codec.open()
     time = np.arange(seconds * 48_000)
-    samples = np.where(time % 48_000 < 4_800, 0.5 * np.sin(2 * np.pi * 1000 * time / 48_000), 0).astype(np.float32)
+    samples = np.where(time % 48_000 < 4_800, 0.5 * np.sin(2 * np.pi * 1000 * time / 48_000), 0).astype(
+        np.float32
+    )
     packets = []
     for at in range(0, len(samples) - 1023, 1024):
         frame = av.AudioFrame.from_ndarray(samples[None, at : at + 1024].copy(), "fltp", "mono")

@@ -68,13 +68,19 @@ def three(codec: str = "opus", seconds: float = 3.0, **options) -> tuple[AudioBr
 
 @pytest.mark.parametrize(
     ("codec", "options"),
-    [("opus", {}), ("opus", {"ptime_ms": 60, "bitrate_bps": 16_000}), ("PCMU", {}), ("PCMA", {}), ("G722", {})],
+    [
+        ("opus", {}),
+        ("opus", {"ptime_ms": 60, "bitrate_bps": 16_000}),
+        ("PCMU", {}),
+        ("PCMA", {}),
+        ("G722", {}),
+    ],
 )
 def test_everyone_hears_the_others_and_nobody_themselves(codec, options):
-    bridge, callers = three(codec, **options)
-    run(bridge, list(callers.values()), range(150))
+    bridge, callers = three(codec, 4.0, **options)
+    run(bridge, list(callers.values()), range(200))
     for name, caller in callers.items():
-        sound = caller.heard()[48_000:]
+        sound = caller.heard()[96_000:]  # Opus with FEC takes a second or two to get used to three tones
         for other, hz in HZ.items():
             sent = level_db(tone(hz, 1.0), hz)
             if other == name:
@@ -167,7 +173,7 @@ def test_muting_takes_effect_at_the_next_tick_and_nothing_old_comes_out_later():
 
 
 def test_volume_is_a_factor():
-    bridge, callers = three()
+    bridge, callers = three("PCMU")
     bridge.set_input("ann", volume=0.25)
     run(bridge, list(callers.values()), range(100))
     assert level_db(callers["viewer"].heard()[48_000:], 440) == pytest.approx(-14 - 12, abs=1)
@@ -278,7 +284,7 @@ def test_a_sink_may_remove_its_own_output():
 
 
 def test_encoders_go_with_their_last_listener():
-    bridge, callers = three()
+    bridge, _ = three()
     bridge.add_output("low", lambda packet: None, codec="opus", minus=None, ptime_ms=60, bitrate_bps=16_000)
     assert bridge.stats()["shared_encoders"] == 2
     bridge.remove_output("low")
@@ -299,9 +305,9 @@ def test_who_speaks_and_who_has_the_floor():
 
 
 def test_a_leg_may_change_its_codec():
-    bridge, callers = three()
+    bridge, callers = three("PCMU")
     run(bridge, list(callers.values()), range(50))
-    other = Caller(AudioBridge(), "ann", tone(440, 3), "PCMU")
+    other = Caller(AudioBridge(), "ann", tone(440, 3), "opus")
     other.bridge = bridge
     callers["ann"] = other
     callers["viewer"].received.clear()
@@ -331,3 +337,31 @@ def test_what_cannot_be_is_refused():
         bridge.tick(5, 0.1)
     bridge.push("nobody", sequence=1, timestamp=1, payload=b"x", codec="opus", now=0.1)
     assert bridge.stats()["unknown_leg"] == 1
+
+
+def test_what_was_said_just_before_muting_does_not_come_out_at_unmuting():
+    """Packets wait 40 ms in the jitter buffer; Ann mutes herself before her first word has been mixed."""
+    bridge = AudioBridge()
+    sound = np.zeros(200 * 960, np.float32)
+    sound[60 * 960 : 62 * 960] = tone(440, 0.04, 0.8)
+    ann = Caller(bridge, "ann", sound)
+    viewer = Caller(bridge, "viewer", None).listen(minus=None)
+    run(bridge, [ann], range(60))
+    ann.send(60, 1.2)
+    ann.send(61, 1.22)
+    bridge.set_input("ann", muted=True)
+    run(bridge, [], range(60, 80))
+    bridge.set_input("ann", muted=False)
+    run(bridge, [], range(80, 100))
+    assert np.abs(viewer.heard()).max() < 0.01
+
+
+def test_the_own_encoder_outlasts_the_last_word_by_gate_and_hold():
+    bridge = AudioBridge()
+    sound = tone(440, 6.0)
+    sound[50 * 960 :] = 0
+    ann = Caller(bridge, "ann", sound).listen()
+    viewer = Caller(bridge, "viewer", None).listen(minus=None)
+    run(bridge, [ann, viewer], range(250))
+    # 50 ticks of sound, 40 until the gate closes (0.8 s), 25 of hold (0.5 s); a few for ramps and ringing.
+    assert 110 <= bridge.stats()["personal_packets"] <= 122

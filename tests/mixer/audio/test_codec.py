@@ -56,31 +56,28 @@ def _gone(pcm: np.ndarray) -> float:
     return float((power < 0.1 * np.median(power)).mean())
 
 
-def _through_loss(codec: str, share: float, *, fec: bool) -> np.ndarray:
+def _through_loss(codec: str, share: float) -> np.ndarray:
     rng = random.Random(11)
-    encoder = OpusEncoder(32_000, inband_fec=fec) if codec == "opus" else None
-    pcm = voiced(20)
+    pcm = voiced(16)
+    packets = _encode(codec, pcm)
     leg = InboundLeg(codec, muted=False, volume=1.0)
-    telephone = make_encoder(codec, frames=1, bitrate_bps=0) if encoder is None else encoder
+    step = 960 if codec == "opus" else 160
     out = []
-    for n in range(1_000):
-        packet = telephone.encode(pcm[n * 960 : n * 960 + 960])
+    for n, packet in enumerate(packets):
         if rng.random() >= share:
-            step = 960 if codec == "opus" else 160
             leg.push(sequence=n, timestamp=n * step, payload=packet, codec=codec, now=n * 0.02, ssrc=1)
         frame = leg.take(n * 0.02 + 0.005)
         if frame is not None:
             out.append(frame)
-    assert leg.stats()["lost"] > 0.8 * share * 1_000
+    assert leg.stats()["lost"] >= 0.8 * share * len(packets)
     assert leg.decode_errors == 0
     return np.concatenate(out)
 
 
 @pytest.mark.parametrize("codec", ["opus", "PCMA", "G722"])
 def test_of_a_voice_at_5_percent_loss_hardly_anything_is_gone(codec):
-    lossless = _through_loss(codec, 0.0001, fec=True) if codec == "opus" else voiced(5)
-    assert _gone(lossless) == 0.0
-    assert _gone(_through_loss(codec, 0.05, fec=True)) < 0.01
+    assert _gone(_through_loss(codec, 0.0)) == 0.0
+    assert _gone(_through_loss(codec, 0.05)) < 0.01
 
 
 def test_fec_brings_the_lost_frame_back_better_than_concealment():
@@ -125,24 +122,25 @@ def test_a_strangers_bytes_decode_or_are_malformed(codec, payload):
 
 def test_an_encoder_can_take_over_from_another_in_mid_stream_without_a_click():
     """The listener's one decoder follows encoder A, then B; a fresh B without priming is the comparison."""
-    pcm = voiced(2.0)
-    straight = _decode("opus", _encode("opus", pcm))
+    pcm = voiced(1.4)
+    packets = _encode("opus", pcm)
+    straight = _decode("opus", packets)
+    steepest = np.abs(np.diff(straight)).max()
 
-    def switched(prime: bool) -> float:
-        worst = 0.0
-        for at in range(40, 60):
-            packets = _encode("opus", pcm[: at * 960])
+    def error_of_switches(*, prime: bool) -> float:
+        errors = []
+        for at in range(40, 60, 2):
             other = OpusEncoder(32_000)
             if prime:
                 other.prime(pcm[(at - 3) * 960 : at * 960])
-            packets += [other.encode(pcm[n * 960 : n * 960 + 960]) for n in range(at, at + 3)]
-            out = _decode("opus", packets)
-            error = out[at * 960 :] - straight[at * 960 : (at + 3) * 960]
-            worst = max(worst, float(np.abs(error).max()))
-        return worst
+            own = [other.encode(pcm[n * 960 : n * 960 + 960]) for n in range(at, at + 3)]
+            out = _decode("opus", packets[:at] + own)
+            errors.append(np.std(out[at * 960 :] - straight[at * 960 : (at + 3) * 960]))
+            if prime:
+                assert np.abs(np.diff(out[at * 960 - 50 :])).max() <= 1.05 * steepest
+        return float(np.mean(errors))
 
-    assert switched(prime=True) < 0.12  # the codec's own error on this sound reaches as far
-    assert switched(prime=True) < 0.7 * switched(prime=False)
+    assert error_of_switches(prime=True) < 0.7 * error_of_switches(prime=False)
 
 
 def test_opus_works_where_the_linker_knows_none():
@@ -162,7 +160,9 @@ def test_opus_works_where_the_linker_knows_none():
 
 
 class TestAac:
-    def _round_trip(self, pcm: np.ndarray, *, start_pts: int = 0, block: int = 960) -> tuple[list[int], np.ndarray]:
+    def _round_trip(
+        self, pcm: np.ndarray, *, start_pts: int = 0, block: int = 960
+    ) -> tuple[list[int], np.ndarray]:
         encoder = AacEncoder(start_pts=start_pts)
         packets = []
         for at in range(0, len(pcm), block):
@@ -194,4 +194,6 @@ class TestAac:
     def test_a_tone_keeps_its_level(self):
         pcm = tone(1_000, 1.0)
         _, out = self._round_trip(pcm)
-        assert level_db(out[4_800:43_200], 1_000) == pytest.approx(level_db(pcm[4_800:43_200], 1_000), abs=0.5)
+        assert level_db(out[4_800:43_200], 1_000) == pytest.approx(
+            level_db(pcm[4_800:43_200], 1_000), abs=0.5
+        )

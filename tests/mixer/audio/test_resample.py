@@ -32,7 +32,9 @@ def test_what_would_alias_is_gone(low_hz):
 @pytest.mark.parametrize(("from_hz", "to_hz"), PAIRS)
 def test_a_tick_in_is_a_tick_out(from_hz, to_hz):
     resampler = Resampler(from_hz, to_hz)
-    assert [len(resampler.process(np.zeros(from_hz // 50, np.float32))) for _ in range(3)] == [to_hz // 50] * 3
+    assert [len(resampler.process(np.zeros(from_hz // 50, np.float32))) for _ in range(3)] == [
+        to_hz // 50
+    ] * 3
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), PAIRS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -14,6 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from mixer.config import Settings
 from mixer.http.app import build_app
+from mixer.http.pages import WEB_DIRECTORY
 from mixer.registry import Registry
 from mixer.service import ArchiveDesk
 from recording.archive import Archive
@@ -32,11 +34,12 @@ FILM = bytes(range(256)) * 4096  # 1 MiB: more than one chunk of any reader
 
 
 class Site:
-    """One running application. ``room`` exists from the start; ``archived`` is the id of a sealed recording of it."""
+    """One running application. ``room`` exists from the start."""
 
     room = "demo"
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, *, web_directory: Path = WEB_DIRECTORY, **settings: Any) -> None:
+        directory.mkdir(exist_ok=True)
         settings.setdefault("auth", {}).update(admin_token=ADMIN_TOKEN, secret=SECRET)
         self.settings = Settings.model_validate({"data_dir": directory, **settings})
         self.host = MemoryHost()
@@ -50,15 +53,20 @@ class Site:
             room_host.SETTINGS,
             auto_create=self.settings.rooms.auto_create,
         )
-        self.app = build_app(self.registry, self.archive, self.settings, heartbeat_s=0.05)
+        self.app = build_app(
+            self.registry, self.archive, self.settings, web_directory=web_directory, heartbeat_s=0.05
+        )
         self.client = TestClient(TestServer(self.app))
-        self.archived = ""
+
+    @functools.cached_property
+    def archived(self) -> str:
+        """The id of a sealed recording of the room, made when it is first asked for: it costs a dozen fsyncs."""
+        return self.archive_film()
 
     async def start(self) -> Site:
         await self.registry.start()
         await self.client.start_server()
         await self.ok("POST", "/v1/rooms", json={"name": self.room}, status=201)
-        self.archived = self.archive_film()
         return self
 
     async def stop(self) -> None:
@@ -149,4 +157,6 @@ def token(role: str | None, *, room: str | None = "demo", sub: Any = "ann", **cl
         **claims,
     }
     payload = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
-    return jwt.api_jws.encode(payload, SECRET, algorithm="HS256")  # signs anything, also what is no set of claims
+    return jwt.api_jws.encode(
+        payload, SECRET, algorithm="HS256"
+    )  # signs anything, also what is no set of claims

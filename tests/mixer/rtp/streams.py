@@ -100,6 +100,6 @@ def packets(
             sequence += 1
 
 
-def _take(codec: VideoCodec, packet: av.Packet) -> EncodedVideo:
+def _take(codec: VideoCodec, packet: av.Packet[av.VideoStream]) -> EncodedVideo:
     assert packet.pts is not None
     return EncodedVideo(codec, bytes(packet), packet.pts, packet.is_keyframe)

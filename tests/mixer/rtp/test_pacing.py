@@ -43,6 +43,16 @@ def test_the_next_picture_waits_its_turn() -> None:
     assert [number for _, packets in drain(pacer) for number in packets][-2:] == [100, 101]
 
 
+def test_two_big_pictures_do_not_become_one_burst() -> None:
+    pacer: Pacer[int] = Pacer()
+    pacer.push(range(100), 1.0)
+    assert len(pacer.due(1.02)) == 75
+    pacer.push(range(100), 1.02)
+    slots = drain(pacer)
+    assert max(len(packets) for _, packets in slots) <= 25
+    assert slots[-1][0] == pytest.approx(1.06)
+
+
 @given(st.lists(st.tuples(st.integers(1, 200), st.floats(0, 0.05)), max_size=30))
 def test_order_is_kept_and_the_delay_bounded(pictures: list[tuple[int, float]]) -> None:
     pacer: Pacer[int] = Pacer(bound=100_000)

@@ -10,8 +10,8 @@ import numpy as np
 
 from mixer.media import EncodedVideo, VideoCodec
 from mixer.video.encoder import make_encoder
+from mixer.video.frame import frame_of
 from mixer.video.picture import Picture, Rgb
-from mixer.video.scaler import frame_of
 
 
 def moving(width: int, height: int, index: int) -> Picture:

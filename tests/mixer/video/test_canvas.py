@@ -225,6 +225,10 @@ def test_one_who_comes_back_under_the_same_name_is_seen_anew() -> None:
     room.show(a=GREEN)
     room.tick()
     assert close(room.seen("a"), GREEN)
+    room.boxes["a"] = room.canvas.add_source("a")  # a new session takes over within one tick
+    room.show(a=BLUE)
+    room.tick()
+    assert close(room.seen("a"), BLUE)
 
 
 def test_images_are_shown_where_a_region_names_them() -> None:

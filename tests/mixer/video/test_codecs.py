@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mixer.media import EncodedVideo, VideoCodec
 from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
 from mixer.video.encoder import H264Encoder, Vp8Encoder, make_encoder
-from mixer.video.scaler import picture_of
+from mixer.video.frame import picture_of
 from tests.mixer.video.clips import coded, moving, psnr_db
 
 ENCODED: tuple[VideoCodec, ...] = ("H264", "VP8")

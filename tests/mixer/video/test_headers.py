@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mixer.errors import MalformedPacket
 from mixer.media import VideoCodec
+from mixer.video.frame import frame_of
 from mixer.video.headers import picture_size
 from mixer.video.picture import Picture
-from mixer.video.scaler import frame_of
 from tests.mixer.video.clips import coded
 
 CODECS: tuple[VideoCodec, ...] = ("H264", "VP8", "VP9")

@@ -26,6 +26,11 @@ def test_a_newcomer_does_not_wait_for_the_second() -> None:
     assert not policy.due(5.1)
     assert policy.deadline == 5.2
     assert policy.due(5.2)
+    policy.made(5.2)
+    policy.lost()
+    policy.joined()
+    policy.lost()
+    assert policy.deadline == 5.4
 
 
 def test_the_first_request_is_due_at_once() -> None:
@@ -50,7 +55,7 @@ def test_a_crowd_shares_the_keyframe_that_is_on_its_way() -> None:
 def test_a_force_without_effect_is_repeated() -> None:
     policy = KeyframePolicy()
     policy.joined()
-    assert [now for now in range(4) if policy.due(float(now))] == [0, 1, 2, 3]
+    assert [tenth for tenth in range(35) if policy.due(tenth / 10)] == [0, 10, 20, 30]
     policy.made(3.5)
     assert not policy.due(9.0)
 

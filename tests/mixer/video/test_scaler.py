@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from mixer.video.compositor import placement
+from mixer.video.frame import frame_of, picture_of
 from mixer.video.picture import Picture, yuv_of
-from mixer.video.scaler import Scaler, frame_of, picture_of
+from mixer.video.scaler import Scaler
 from tests.mixer.video.clips import moving, plain
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import fractions
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import av
 import numpy as np
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.rtp.packet import RtpPacket
-from mixer.webrtc.peer import Peer, PeerFactory
+from mixer.webrtc.peer import Peer
 
 HOST = "127.0.0.1"
 PORTS = range(41000, 41999)
@@ -75,14 +75,23 @@ class Colour(MediaStreamTrack):
         return frame
 
 
+_open: list[RTCPeerConnection] = []
+
+
 def connection() -> RTCPeerConnection:
-    return RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    """A stock client; closed at the end of the test, whatever comes."""
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    _open.append(pc)
+    return pc
+
+
+async def hang_up_all() -> None:
+    await hang_up(*_open)
+    _open.clear()
 
 
 def prefer(pc: RTCPeerConnection, *names: str) -> None:
     """Offer only these codecs (``H264``, ``VP8``, ``opus``, ``PCMU``, …) and RTX, in this order."""
-    from aiortc import RTCRtpSender
-
     for transceiver in pc.getTransceivers():
         known = RTCRtpSender.getCapabilities(transceiver.kind).codecs
         wanted = [c for name in (*names, "rtx") for c in known if c.name.lower() == name.lower()]
@@ -105,7 +114,7 @@ async def until(condition: Callable[[], object], what: str, timeout_s: float = 1
     """Wait until ``condition()`` holds; fails naming ``what``."""
     try:
         async with asyncio.timeout(timeout_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - a condition of any kind, seen from outside
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"never happened: {what}") from None
@@ -116,6 +125,16 @@ async def hang_up(*pcs: RTCPeerConnection) -> None:
 
 
 __all__ = [
-    "HOST", "PORTS", "AudioStreamTrack", "Awaitable", "Colour", "PeerFactory", "Recorder", "connection",
-    "hang_up", "join", "offer_of", "prefer", "until",
-]  # fmt: skip
+    "HOST",
+    "PORTS",
+    "AudioStreamTrack",
+    "Colour",
+    "Recorder",
+    "connection",
+    "hang_up",
+    "hang_up_all",
+    "join",
+    "offer_of",
+    "prefer",
+    "until",
+]

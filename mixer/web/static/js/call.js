@@ -1,261 +1,250 @@
-// A call: one line to publish (WHIP), one to watch (WHEP), each kept alive by itself.
+// A call: one line to watch (WHEP), one to publish (WHIP), each kept alive by itself.
 //
-//   off → connecting → live ⇄ reconnecting → over (the server said no, for good)
+//   connecting → live ⇄ reconnecting → over (the server said no, for good)
 //
 // The page hears of it by the events "state" and "usage".
-import { Api, backoff, sleep } from "./api.js";
-import { Session, isFinal } from "./peer.js";
-import { limit, preferCodecs, silence } from "./media.js";
+import {Api, Problem, backoff, sleep} from "./api.js";
+import {limit, preferCodecs, silence} from "./media.js";
+import {Session, isFinal} from "./peer.js";
 
-const MISSING_TRIES = 3; // a server that restarts answers 404 for a moment
-const SILENT_MS = 8000; // the mix always carries sound packets: none for so long means the line is dead
+const MISSING_TRIES = 3; // a server that starts again answers 404 for a moment
+const SILENT_MS = 8000; // the mix always carries sound packets: none for so long, and the line is dead
 const SAMPLE_MS = 2000;
+const WINDOW_MS = 20_000; // of the data meter
 const FIRST_FRAME_MS = 5000;
 
 /** Keeps one session open: opens it, waits until it is lost, opens it again. */
 class Line {
-  state = "off";
-  session = null;
-  #stopped = false;
-  #wake = () => {};
+	state = "connecting";
+	session = null;
+	#stopped = false;
+	#wake = () => {};
 
-  constructor(open, changed) { Object.assign(this, { open, changed }); }
+	constructor(open, changed) { Object.assign(this, {open, changed}); }
 
-  async run() {
-    let missing = 0;
-    this.#set("connecting");
-    for (let tries = 0; !this.#stopped; tries++) {
-      let pause = backoff(tries);
-      try {
-        this.session = await this.open(false);
-        if (this.#stopped) return this.session.close();
-        tries = missing = 0;
-        this.#set("live");
-        await this.#outlive();
-        pause = backoff(0);
-      } catch (error) {
-        missing = error.status === 404 && this.state === "reconnecting" ? missing + 1 : MISSING_TRIES;
-        if (isFinal(error) && missing >= MISSING_TRIES) return this.#stopped || this.#set("over", error);
-        if (error.status !== 404) missing = 0;
-        pause = Math.max(pause, 1000 * (error.retryAfter ?? 0));
-      }
-      if (this.#stopped) return;
-      this.#set("reconnecting");
-      await Promise.race([sleep(pause), new Promise((resolve) => { this.#wake = resolve; })]);
-    }
-  }
+	async run() {
+		let missing = 0;
+		let wasLive = false;
+		this.#set(this.state);
+		for (let tries = 0; !this.#stopped; tries++) {
+			let pause = backoff(tries);
+			try {
+				this.session = await this.open(false);
+				if (this.#stopped) return this.session.close();
+				this.#set("live");
+				wasLive = true;
+				tries = missing = 0;
+				await this.#outlive();
+			} catch (error) {
+				missing = error.status === 404 ? missing + 1 : 0;
+				const never = wasLive ? isFinal(error) && (!missing || missing >= MISSING_TRIES) : error instanceof Problem;
+				if (never) return this.#stopped || this.#set("over", error);
+				pause = Math.max(pause, 1000 * (error.retryAfter ?? 0));
+			}
+			if (this.#stopped) return;
+			this.#set(wasLive ? "reconnecting" : "connecting");
+			await Promise.race([sleep(pause), new Promise(resolve => { this.#wake = resolve; })]);
+		}
+	}
 
-  /** Wait until the session is lost; one that replaced it meanwhile counts in its place. */
-  async #outlive() {
-    let session;
-    do {
-      session = this.session;
-      await session.lost;
-    } while (session !== this.session && !this.#stopped);
-    session.close();
-  }
+	/** Wait until the session is lost; one that took its place meanwhile counts instead. */
+	async #outlive() {
+		let session;
+		do {
+			session = this.session;
+			await session.lost;
+		} while (session !== this.session);
+		session.close();
+	}
 
-  /** Open a second session and go over to it without a gap; a failure leaves the first as it is. */
-  async swap() {
-    if (this.state !== "live") return this.nudge();
-    const next = await this.open(true);
-    const old = this.session;
-    this.session = next;
-    old.close();
-  }
+	/** Go over to a second session without a gap; a failure leaves the first as it is. */
+	async swap() {
+		if (this.state !== "live") return this.#wake();
+		const next = await this.open(true);
+		const old = this.session;
+		this.session = next;
+		old.close();
+	}
 
-  /** The network changed or the page woke up: look now, not at the end of a pause. */
-  nudge() {
-    this.#wake();
-    if (this.state === "live" && this.session.pc.connectionState !== "connected") this.session.abandon("network");
-  }
+	/** The network changed or the page woke up: look now, not at the end of a pause. */
+	nudge() {
+		this.#wake();
+		if (this.state === "live" && this.session.pc.connectionState !== "connected") this.session.abandon();
+	}
 
-  stop() {
-    this.#stopped = true;
-    this.state = "off";
-    this.session?.close();
-    this.#wake();
-  }
+	stop() {
+		this.#stopped = true;
+		this.session?.close();
+		this.#wake();
+	}
 
-  #set(state, error) {
-    this.state = state;
-    this.changed(this, error);
-  }
+	#set(state, error) {
+		this.state = state;
+		if (!this.#stopped) this.changed(this, error);
+	}
 }
 
-/** Bytes on the wire of a peer connection: the transport's own count where the browser has one. */
-function traffic(report) {
-  const all = [...report.values()];
-  const transports = all.filter((entry) => entry.type === "transport" && entry.bytesSent !== undefined);
-  const pairs = all.filter((entry) => entry.type === "candidate-pair" && entry.nominated && entry.state === "succeeded");
-  const counted = transports.length ? transports : pairs;
-  const sum = (name) => counted.reduce((total, entry) => total + (entry[name] ?? 0), 0);
-  return { sent: sum("bytesSent"), received: sum("bytesReceived") };
+/** Bytes on the wire, by the transport's own count where the browser has one. */
+async function traffic(pc) {
+	const all = [...(await pc.getStats()).values()];
+	const transports = all.filter(({type, bytesSent}) => type === "transport" && bytesSent !== undefined);
+	const counted = transports.length ? transports : all.filter(({type, nominated}) => type === "candidate-pair" && nominated);
+	const sum = name => counted.reduce((total, entry) => total + (entry[name] ?? 0), 0);
+	return {sent: sum("bytesSent"), received: sum("bytesReceived")};
 }
 
-function firstFrame(track) {
-  const probe = Object.assign(document.createElement("video"), { muted: true, playsInline: true, srcObject: new MediaStream([track]) });
-  probe.play().catch(() => {});
-  const shown = new Promise((resolve) => probe.addEventListener("loadeddata", resolve));
-  return Promise.race([shown, sleep(FIRST_FRAME_MS)]).finally(() => { probe.srcObject = null; });
+async function firstFrame(track) {
+	const probe = Object.assign(document.createElement("video"), {muted: true, playsInline: true, srcObject: new MediaStream([track])});
+	probe.play().catch(() => {});
+	await Promise.race([sleep(FIRST_FRAME_MS), new Promise(resolve => probe.addEventListener("loadeddata", resolve))]);
+	probe.srcObject = null;
 }
 
 export class Call extends EventTarget {
-  /** The mix: set once as srcObject of the page's video; its tracks change under it. */
-  mix = new MediaStream();
-  rendition = "auto";
-  tracks = { audio: null, camera: null, screen: null };
-  #watch = new Line((seamless) => this.#openWatch(seamless), (line, error) => this.#changed(line, error));
-  #publish = null;
-  #bytes = new Map(); // per session, so that the total survives reconnections
-  #history = []; // [{at, total}] of the last minute
-  #progress = { bytes: 0, at: 0 };
+	/** The mix: its tracks change, it stays. */
+	mix = new MediaStream();
+	rendition = "auto";
+	tracks = {audio: null, camera: null, screen: null};
+	#watch = new Line(seamless => this.#openWatch(seamless), (line, error) => this.#changed(line, error));
+	#publish = null;
+	#bytes = new Map(); // of every session there was, so that the total survives reconnections
+	#history = []; // [{at, total}] of the last WINDOW_MS
+	#heard = {bytes: 0, at: 0};
 
-  /** `getToken`: async, gives a token that is valid now. */
-  constructor(room, getToken) {
-    super();
-    Object.assign(this, { room: encodeURIComponent(room), getToken });
-  }
+	/** `getToken`: async, gives a token that is valid now. */
+	constructor(room, getToken) {
+		super();
+		Object.assign(this, {room: encodeURIComponent(room), getToken});
+	}
 
-  start() {
-    this.#watch.run();
-    if (Object.values(this.tracks).some(Boolean)) this.#startPublish();
-    this.timer = setInterval(() => this.#sample(), SAMPLE_MS);
-  }
+	start() {
+		this.#watch.run();
+		if (Object.values(this.tracks).some(Boolean)) this.#startPublish();
+		this.timer = setInterval(() => this.#sample(), SAMPLE_MS);
+	}
 
-  stop() {
-    clearInterval(this.timer);
-    this.#watch.stop();
-    this.#publish?.stop();
-    for (const track of Object.values(this.tracks)) track?.stop();
-  }
+	stop() {
+		clearInterval(this.timer);
+		for (const line of this.#lines) line.stop();
+		for (const track of Object.values(this.tracks)) track?.stop();
+	}
 
-  nudge() {
-    this.#watch.nudge();
-    this.#publish?.nudge();
-  }
+	nudge() { for (const line of this.#lines) line.nudge(); }
 
-  /** The server lost our sessions and is ready for new ones: don't wait until ICE notices. */
-  restart() {
-    for (const line of [this.#watch, this.#publish]) line?.session?.abandon("restarted");
-    this.nudge();
-  }
+	/** The server lost our sessions and is ready for new ones: don't wait until ICE notices. */
+	restart() {
+		for (const line of this.#lines) line.session?.abandon();
+		this.nudge();
+	}
 
-  get publishing() { return this.#publish?.state === "live"; }
+	get publishing() { return this.#publish?.state === "live"; }
 
-  /** Watch another rendition. Rejects, and changes nothing, when the server refuses. */
-  async setRendition(rendition) {
-    const before = this.rendition;
-    this.rendition = rendition;
-    try { await this.#watch.swap(); } catch (error) {
-      this.rendition = before;
-      throw error;
-    }
-    await this.#limits();
-  }
+	get #lines() { return this.#publish ? [this.#watch, this.#publish] : [this.#watch]; }
 
-  /** Put `track` (or null) in place of "audio", "camera" or "screen"; the old one is stopped. */
-  async setTrack(name, track) {
-    const old = this.tracks[name];
-    this.tracks[name] = track;
-    if (!this.#publish) {
-      if (track) this.#startPublish();
-    } else {
-      await Promise.all(this.#senders().map(([sender, current]) => sender.track !== current && sender.replaceTrack(current)));
-      await this.#limits();
-    }
-    if (old !== track) old?.stop();
-  }
+	/** Watch another rendition. Rejects, and changes nothing, when that fails. */
+	async setRendition(rendition) {
+		const before = this.rendition;
+		this.rendition = rendition;
+		try { await this.#watch.swap(); } catch (error) {
+			this.rendition = before;
+			throw error;
+		}
+		await this.#send(this.#publish?.session?.pc);
+	}
 
-  #startPublish() {
-    this.#publish = new Line(() => this.#openPublish(), (line, error) => this.#changed(line, error));
-    this.#publish.run();
-  }
+	/** Put `track` (or null) in place of "audio", "camera" or "screen"; the old one is stopped. */
+	async setTrack(name, track) {
+		const old = this.tracks[name];
+		this.tracks[name] = track;
+		if (old !== track) old?.stop();
+		if (this.#publish && this.#publish.state !== "over") await this.#send(this.#publish.session?.pc);
+		else if (track) this.#startPublish();
+	}
 
-  #sources() { return [this.tracks.audio ?? silence(), this.tracks.screen ?? this.tracks.camera]; }
+	#startPublish() {
+		this.#publish = new Line(() => this.#openPublish(), (line, error) => this.#changed(line, error));
+		this.#publish.run();
+	}
 
-  #senders() {
-    const senders = this.#publish?.session?.pc.getSenders() ?? [];
-    return senders.map((sender, i) => [sender, this.#sources()[i]]);
-  }
+	get #sources() { return [this.tracks.audio ?? silence(), this.tracks.screen ?? this.tracks.camera]; }
 
-  async #limits() {
-    await Promise.all(this.#senders().map(([sender]) => limit(sender, this.rendition, Boolean(this.tracks.screen))));
-  }
+	/** Make the connection's senders carry the tracks of now, within the limits of now. */
+	async #send(pc) {
+		const sources = this.#sources;
+		await Promise.all((pc?.getSenders() ?? []).map(async (sender, i) => {
+			if (sender.track !== sources[i]) await sender.replaceTrack(sources[i]);
+			await limit(sender, this.rendition, Boolean(this.tracks.screen));
+		}));
+	}
 
-  async #connection() {
-    const api = new Api(await this.getToken());
-    const iceServers = await api.get("/v1/ice-servers").catch(() => []);
-    return [api, new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" })];
-  }
+	/** An open session on `path`; closed again when anything fails. */
+	async #open(path, prepare, finish) {
+		const api = new Api(await this.getToken());
+		const iceServers = await api.get("/v1/ice-servers").catch(() => []);
+		const session = new Session(new RTCPeerConnection({iceServers, bundlePolicy: "max-bundle"}), api, path);
+		try {
+			prepare(session.pc);
+			await session.open();
+			await finish(session.pc);
+		} catch (error) {
+			session.close();
+			throw error;
+		}
+		return session;
+	}
 
-  async #openPublish() {
-    const [api, pc] = await this.#connection();
-    const session = new Session(pc, api, `/whip/${this.room}`);
-    try {
-      // Both sections are always there, so that a camera switched on later needs no new session.
-      const sendEncodings = [{ maxBitrate: 1_200_000 }];
-      const [audio, video] = this.#sources();
-      pc.addTransceiver(audio, { direction: "sendonly" });
-      preferCodecs(pc.addTransceiver(video ?? "video", { direction: "sendonly", sendEncodings }));
-      await session.open();
-      const current = this.#sources(); // may have changed while we connected
-      await Promise.all(pc.getSenders().map((sender, i) => sender.track !== current[i] && sender.replaceTrack(current[i])));
-      await Promise.all(pc.getSenders().map((sender) => limit(sender, this.rendition, Boolean(this.tracks.screen))));
-      return session;
-    } catch (error) {
-      session.close();
-      throw error;
-    }
-  }
+	#openPublish() {
+		return this.#open(`/whip/${this.room}`, pc => {
+			// Both sections are always there, so that a camera switched on later needs no new session.
+			const [audio, video] = this.#sources;
+			pc.addTransceiver(audio, {direction: "sendonly"});
+			preferCodecs(pc.addTransceiver(video ?? "video", {direction: "sendonly", sendEncodings: [{maxBitrate: 1_200_000}]}));
+		}, pc => this.#send(pc));
+	}
 
-  async #openWatch(seamless) {
-    const [api, pc] = await this.#connection();
-    const session = new Session(pc, api, `/whep/${this.room}?rendition=${this.rendition}`);
-    try {
-      const tracks = [];
-      pc.addEventListener("track", ({ track }) => tracks.push(track));
-      pc.addTransceiver("audio", { direction: "recvonly" });
-      if (this.rendition !== "audio") pc.addTransceiver("video", { direction: "recvonly" });
-      await session.open();
-      const video = tracks.find((track) => track.kind === "video");
-      if (seamless && video) await firstFrame(video);
-      const old = this.mix.getTracks();
-      for (const track of tracks) this.mix.addTrack(track);
-      for (const track of old) this.mix.removeTrack(track);
-      this.#progress = { bytes: 0, at: performance.now() };
-      return session;
-    } catch (error) {
-      session.close();
-      throw error;
-    }
-  }
+	#openWatch(seamless) {
+		const tracks = [];
+		return this.#open(`/whep/${this.room}?rendition=${this.rendition}`, pc => {
+			pc.addEventListener("track", ({track}) => tracks.push(track));
+			pc.addTransceiver("audio", {direction: "recvonly"});
+			if (this.rendition !== "audio") pc.addTransceiver("video", {direction: "recvonly"});
+		}, async () => {
+			const video = tracks.find(({kind}) => kind === "video");
+			if (seamless && video) await firstFrame(video);
+			const old = this.mix.getTracks();
+			// In this order: Firefox goes on showing a track that it chose before the new one came.
+			for (const track of old) this.mix.removeTrack(track);
+			for (const track of tracks) this.mix.addTrack(track);
+			this.#heard = {bytes: 0, at: 0};
+		});
+	}
 
-  #changed(line, error) {
-    const lines = [this.#watch, this.#publish].filter(Boolean).map(({ state }) => state);
-    const state = ["over", "reconnecting", "connecting"].find((name) => lines.includes(name)) ?? "live";
-    this.dispatchEvent(new CustomEvent("state", { detail: { state, error, publishing: line === this.#publish } }));
-  }
+	#changed(line, error) {
+		// Who may not publish may still watch.
+		const states = this.#lines.filter(({state}) => line === this.#watch || state !== "over").map(({state}) => state);
+		const state = ["over", "reconnecting", "connecting"].find(name => states.includes(name)) ?? "live";
+		this.dispatchEvent(new CustomEvent("state", {detail: {state, error}}));
+	}
 
-  async #sample() {
-    for (const session of [this.#watch.session, this.#publish?.session]) {
-      if (!session || session.closed) continue;
-      const bytes = traffic(await session.pc.getStats());
-      this.#bytes.set(session, bytes);
-      if (session === this.#watch.session) this.#checkProgress(session, bytes.received);
-    }
-    const total = [...this.#bytes.values()].reduce((sum, { sent, received }) => sum + sent + received, 0);
-    const at = performance.now();
-    this.#history.push({ at, total });
-    while (at - this.#history[0].at > 20_000) this.#history.shift();
-    const [first] = this.#history;
-    const perMinute = at > first.at ? ((total - first.total) / (at - first.at)) * 60_000 : 0;
-    this.dispatchEvent(new CustomEvent("usage", { detail: { total, perMinute } }));
-  }
+	async #sample() {
+		for (const {session} of this.#lines) {
+			if (!session || session.closed) continue;
+			const bytes = await traffic(session.pc);
+			this.#bytes.set(session, bytes);
+			if (session === this.#watch.session) this.#listen(session, bytes.received);
+		}
+		const at = performance.now();
+		const total = [...this.#bytes.values()].reduce((sum, {sent, received}) => sum + sent + received, 0);
+		this.#history.push({at, total});
+		while (at - this.#history[0].at > WINDOW_MS) this.#history.shift();
+		const [first] = this.#history;
+		const perMinute = ((total - first.total) * 60_000) / (at - first.at || 1);
+		this.dispatchEvent(new CustomEvent("usage", {detail: {total, perMinute}}));
+	}
 
-  #checkProgress(session, bytes) {
-    const now = performance.now();
-    if (bytes !== this.#progress.bytes) this.#progress = { bytes, at: now };
-    else if (bytes && now - this.#progress.at > SILENT_MS) session.abandon("silent");
-  }
+	#listen(session, bytes) {
+		const now = performance.now();
+		if (bytes !== this.#heard.bytes) this.#heard = {bytes, at: now};
+		else if (bytes && now - this.#heard.at > SILENT_MS) session.abandon();
+	}
 }

@@ -1,11 +1,11 @@
 // The room's page: from the lobby into the call and out of it. What the server does is in call.js.
-import { label, local, megabytes, onLanguage, ready, t, tab } from "./i18n.js";
-import { $, explain, icon, on, say } from "./dom.js";
-import { Api, PRESETS, claims, follow, takeToken } from "./api.js";
-import { Call } from "./call.js";
-import { Lobby, fillDevices } from "./lobby.js";
-import { People } from "./people.js";
-import { canCapture, canShare, capture, captureScreen } from "./media.js";
+import {label, local, megabytes, onLanguage, ready, t, tab} from "./i18n.js";
+import {$, explain, icon, on, say} from "./dom.js";
+import {Api, PRESETS, claims, follow, takeToken} from "./api.js";
+import {Call} from "./call.js";
+import {Lobby, fillDevices} from "./lobby.js";
+import {People} from "./people.js";
+import {canCapture, canShare, capture, captureScreen} from "./media.js";
 
 const RANK = ["viewer", "participant", "moderator", "admin"];
 const ECHO_MS = 3000; // our own mute comes back as an event within this time
@@ -26,14 +26,14 @@ let told = -ECHO_MS;
 
 const api = () => new Api(token);
 const me = () => claims(token).sub;
-const may = (role) => RANK.indexOf(claims(token).role) >= RANK.indexOf(role);
+const may = role => RANK.indexOf(claims(token).role) >= RANK.indexOf(role);
 const myName = () => $("name").value.trim();
-const person = (id) => `${path}/participants/${encodeURIComponent(id)}`;
+const person = id => `${path}/participants/${encodeURIComponent(id)}`;
 const lobby = new Lobby();
 const people = new People($("people-list"), {
-  me, moderates: () => may("moderator"),
-  change: (id, patch) => api().call("PATCH", person(id), patch),
-  remove: (id) => api().call("DELETE", person(id)),
+	me, moderates: () => may("moderator"),
+	change: (id, patch) => api().call("PATCH", person(id), patch),
+	remove: id => api().call("DELETE", person(id)),
 });
 
 // --- coming in
@@ -41,346 +41,338 @@ const people = new People($("people-list"), {
 const expired = () => claims(token).exp * 1000 < Date.now() + 10_000;
 
 function keep(fresh) {
-  token = fresh;
-  tab.set(key, fresh);
+	token = fresh;
+	tab.set(key, fresh);
 }
 
 /** A token that is valid now: the one we have, or one for whoever asks (open rooms). */
 async function getToken() {
-  if (token && !expired()) return token;
-  const had = token;
-  keep((await new Api().call("POST", `/join/${encodeURIComponent(room)}`, { name: myName() }).catch((error) => {
-    if (error.status === 403) error.message = t(had ? "token_expired" : "need_invitation");
-    throw error;
-  })).token);
-  isOpen = true;
-  return token;
+	if (token && !expired()) return token;
+	const had = token;
+	keep((await new Api().call("POST", `/join/${encodeURIComponent(room)}`, {name: myName()}).catch(error => {
+		if (error.status === 403) error.message = t(had ? "token_expired" : "need_invitation");
+		throw error;
+	})).token);
+	isOpen = true;
+	return token;
 }
 
 /** What was pasted: a link, a token, or the admin token, which makes a moderator's. */
 async function useInvitation(text) {
-  const pasted = text.split("#token=").at(-1).trim();
-  if (claims(pasted).role) return keep(pasted);
-  const admin = new Api(pasted);
-  const make = () => admin.call("POST", `${path}/tokens`, { role: "moderator", name: myName() });
-  keep((await make().catch(async (error) => {
-    if (error.status !== 404) throw error;
-    await admin.call("POST", "/v1/rooms", { name: room });
-    return make();
-  })).token);
+	const pasted = text.split("#token=").at(-1).trim();
+	if (claims(pasted).role) return keep(pasted);
+	const admin = new Api(pasted);
+	const make = () => admin.call("POST", `${path}/tokens`, {role: "moderator", name: myName()});
+	keep((await make().catch(async error => {
+		if (error.status !== 404) throw error;
+		await admin.call("POST", "/v1/rooms", {name: room});
+		return make();
+	})).token);
 }
 
 async function join() {
-  $("problem").textContent = myName() ? "" : t("name_missing");
-  $("name").setAttribute("aria-invalid", String(!myName()));
-  if (!myName()) return $("name").focus();
-  local.set("mosaique.name", myName());
-  $("join").disabled = true;
-  try {
-    if ($("invite").value) await useInvitation($("invite").value);
-    if (isOpen && claims(token).name !== myName()) token = null;
-    await getToken();
-    enter();
-  } catch (error) {
-    refuse(error);
-  } finally { $("join").disabled = false; }
+	$("problem").textContent = myName() ? "" : t("name_missing");
+	$("name").setAttribute("aria-invalid", String(!myName()));
+	if (!myName()) return $("name").focus();
+	local.set("mosaique.name", myName());
+	$("join").disabled = true;
+	try {
+		if ($("invite").value) await useInvitation($("invite").value);
+		if (isOpen && claims(token).name !== myName()) token = null;
+		await getToken();
+		enter();
+	} catch (error) {
+		refuse(error);
+	} finally { $("join").disabled = false; }
 }
 
 function refuse(error) {
-  $("problem").textContent = error.status === 401 ? t("token_expired") : explain(error);
-  if (![401, 403].includes(error.status)) return;
-  keep(null);
-  $("invitation").hidden = false;
-  $("invite").value = "";
-  $("invite").focus();
+	$("problem").textContent = error.status === 401 ? t("token_expired") : explain(error);
+	if (![401, 403].includes(error.status)) return;
+	keep(null);
+	$("invitation").hidden = false;
+	$("invite").value = "";
+	$("invite").focus();
 }
 
 function enter() {
-  const { audio, video } = lobby.take();
-  call = new Call(room, getToken);
-  call.rendition = $("rendition").value;
-  if (may("participant")) Object.assign(call.tracks, { audio, camera: video });
-  else for (const track of [audio, video]) track?.stop();
-  $("mix").srcObject = call.mix;
-  call.addEventListener("state", ({ detail }) => changed(detail));
-  call.addEventListener("usage", ({ detail: { total, perMinute } }) => {
-    $("usage").textContent = `${megabytes(perMinute)}/min`;
-    $("usage-long").textContent = t("usage", { rate: megabytes(perMinute), total: megabytes(total) });
-  });
-  show("call");
-  hear();
-  call.start();
-  following = new AbortController();
-  follow(room, getToken, { onOpen: resync, onEvent: heard, signal: following.signal });
-  keepAwake();
-  showPeople(innerWidth >= 960);
-  render();
-  $("mic").focus();
+	const {audio, video} = lobby.take();
+	call = new Call(room, getToken);
+	call.rendition = $("rendition").value;
+	if (may("participant")) Object.assign(call.tracks, {audio, camera: video});
+	else for (const track of [audio, video]) track?.stop();
+	$("mix").srcObject = call.mix;
+	call.addEventListener("state", ({detail}) => changed(detail));
+	call.addEventListener("usage", ({detail: {total, perMinute}}) => {
+		$("usage").textContent = `${megabytes(perMinute)}/min`;
+		$("usage-long").textContent = t("usage", {rate: megabytes(perMinute), total: megabytes(total)});
+	});
+	show("call");
+	hear();
+	call.start();
+	following = new AbortController();
+	follow(room, getToken, {onOpen: resync, onEvent: heard, signal: following.signal});
+	keepAwake();
+	showPeople(innerWidth >= 960);
+	render();
+	$("mic").focus();
 }
 
 // --- the call
 
-function changed({ state: now, error }) {
-  if (!call) return;
-  if (now === "over") return joined ? leave(error.status === 404 ? "ended" : "refused", explain(error)) : backToLobby(error);
-  if (now === "live") {
-    if (state === "reconnecting") say(t("back"));
-    if (!joined) introduce();
-    joined = true;
-  }
-  state = now;
-  render();
+function changed({state: now, error}) {
+	if (!call) return;
+	if (error && now !== "over") say(explain(error), true); // may watch, may not publish
+	if (now === "over") return joined ? leave(error.status === 404 ? "ended" : "refused", explain(error)) : backToLobby(error);
+	if (now === "live") {
+		if (state === "reconnecting") say(t("back"));
+		if (!joined) introduce();
+		joined = true;
+	}
+	state = now;
+	render();
 }
 
 function backToLobby(error) {
-  stop();
-  show("lobby");
-  lobby.start();
-  refuse(error);
+	stop();
+	show("lobby");
+	lobby.start();
+	refuse(error);
 }
 
 /** Once inside: the name as typed, our switches as they are. */
 function introduce() {
-  if (!may("participant")) return;
-  const switches = call.publishing && { muted: !micOn(), video_muted: !camOn() };
-  tell({ ...switches, ...(claims(token).name !== myName() && { name: myName() }) });
+	if (!may("participant")) return;
+	const switches = call.publishing && {muted: !micOn(), video_muted: !camOn()};
+	tell({...switches, ...(claims(token).name !== myName() && {name: myName()})});
 }
 
 function hear() {
-  $("mix").play().then(() => { $("unblock").hidden = true; }, ({ name }) => { $("unblock").hidden = name !== "NotAllowedError"; });
+	$("mix").play().then(() => { $("unblock").hidden = true; }, ({name}) => { $("unblock").hidden = name !== "NotAllowedError"; });
 }
 
 async function resync() {
-  const [now, list] = await Promise.all([api().get(path), api().get(`${path}/participants`)]);
-  people.replace(list);
-  setRecording(now.recording);
-  $("preset").value = now.layout.preset;
+	const [now, list] = await Promise.all([api().get(path), api().get(`${path}/participants`)]);
+	people.replace(list);
+	setRecording(now.recording);
+	$("preset").value = now.layout.preset;
 }
 
 const handlers = {
-  "participant.joined": (data) => { people.update(data); if (data.id !== me()) say(t("joined_who", data)); },
-  "participant.updated": (data) => {
-    const before = people.get(data.id);
-    people.update(data);
-    if (data.id !== me()) { if (data.hand && !before?.hand) say(t("hand_who", data)); }
-    else if (data.muted && micOn() && performance.now() - told > ECHO_MS) mutedByOther();
-  },
-  "participant.left": (data) => {
-    people.delete(data.id);
-    if (data.id !== me()) say(t("left_who", data));
-    else if (data.reason?.startsWith("removed")) leave("removed");
-  },
-  "speaker.changed": ({ speaking }) => people.speaking(speaking),
-  "recording.started": ({ recording: id }) => setRecording({ id, state: "recording" }),
-  "recording.resumed": ({ recording: id }) => setRecording({ id, state: "recording" }),
-  "recording.paused": ({ recording: id }) => setRecording({ id, state: "paused" }),
-  "recording.stopped": () => setRecording(null),
-  "recording.failed": () => setRecording(null),
-  "layout.changed": ({ preset }) => { $("preset").value = preset; },
-  "room.degraded": () => say(t("degraded")),
-  "room.restarted": () => call.restart(),
-  "room.ended": () => leave("ended"),
+	"participant.joined": data => { people.update(data); if (data.id !== me()) say(t("joined_who", data)); },
+	"participant.updated": data => {
+		const before = people.get(data.id);
+		people.update(data);
+		if (data.id !== me()) { if (data.hand && !before?.hand) say(t("hand_who", data)); }
+		else if (data.muted && micOn() && performance.now() - told > ECHO_MS) {
+			call.tracks.audio.enabled = false;
+			say(t("muted_by_other"), true);
+		}
+	},
+	"participant.left": data => {
+		people.delete(data.id);
+		if (data.id !== me()) say(t("left_who", data));
+		else if (data.reason?.startsWith("removed")) leave("removed");
+	},
+	"speaker.changed": ({speaking}) => people.speaking(speaking),
+	"layout.changed": ({preset}) => { $("preset").value = preset; },
+	"room.restarted": () => call.restart(),
+	"room.ended": () => leave("ended"),
 };
 
-function heard({ type, data }) {
-  if (!call) return;
-  handlers[type]?.(data);
-  render();
+function heard({type, data}) {
+	if (!call) return;
+	const [subject, what] = type.split(".");
+	if (subject === "recording") {
+		const now = {started: "recording", resumed: "recording", paused: "paused"}[what];
+		setRecording(now && {id: data.recording, state: now});
+	} else handlers[type]?.(data);
+	render();
 }
 
-const recordingText = () => t({ recording: "recording_on", paused: "recording_paused" }[recording?.state] ?? "recording_off");
+const recordingText = () => t({recording: "recording_on", paused: "recording_paused"}[recording?.state] ?? "recording_off");
 
 function setRecording(now) {
-  const before = recording?.state;
-  recording = now;
-  if (now?.state !== before) say(recordingText(), now?.state === "recording");
-  render();
+	const before = recording?.state;
+	recording = now;
+	if (now?.state !== before) say(recordingText(), now?.state === "recording");
+	render();
 }
 
 function leave(why = "left", detail = "") {
-  if (!call) return;
-  stop();
-  $("over-title").textContent = t(`over_${why}`);
-  $("over-text").textContent = detail;
-  show("over");
-  $("over").focus();
+	if (!call) return;
+	stop();
+	$("over-title").textContent = t(`over_${why}`);
+	$("over-text").textContent = detail;
+	show("over");
+	$("over").focus();
 }
 
 function stop() {
-  following.abort();
-  call.stop();
-  wakeLock?.release();
-  if (document.pictureInPictureElement) document.exitPictureInPicture();
-  $("settings").close();
-  call = wakeLock = recording = null;
-  joined = false;
-  state = "";
-  people.replace([]);
-  render();
+	following.abort();
+	call.stop();
+	wakeLock?.release();
+	if (document.pictureInPictureElement) document.exitPictureInPicture();
+	$("settings").close();
+	call = wakeLock = recording = null;
+	joined = false;
+	state = "";
+	people.replace([]);
+	render();
 }
 
 function show(part) {
-  for (const id of ["lobby", "call", "over"]) $(id).hidden = id !== part;
-  document.body.classList.toggle("live", part === "call");
-  $("usage").hidden = part !== "call";
+	for (const id of ["lobby", "call", "over"]) $(id).hidden = id !== part;
+	$(part === "call" ? "devices-now" : "devices-before").append($("devices"));
+	document.body.classList.toggle("live", part === "call");
+	$("usage").hidden = part !== "call";
 }
 
 // --- switches
 
-const live = (track) => track?.readyState === "live";
+const live = track => track?.readyState === "live";
 const micOn = () => live(call.tracks.audio) && call.tracks.audio.enabled;
 const camOn = () => live(call.tracks.camera) || live(call.tracks.screen);
 
-function mutedByOther() {
-  call.tracks.audio.enabled = false;
-  say(t("muted_by_other"), true);
-}
-
-/** Tell the room about us. It may not know us yet, or not take it: then `introduce` or the next event sets it right. */
+/** Tell the room about us. It may not know us yet: then `introduce` sets it right. */
 async function tell(patch) {
-  told = performance.now();
-  render();
-  await people.change(me(), patch).catch((error) => { if (error.status !== 404) say(explain(error)); });
+	told = performance.now();
+	render();
+	await people.change(me(), patch).catch(error => { if (error.status !== 404) say(explain(error)); });
 }
 
 async function toggleMic() {
-  const wanted = !micOn();
-  if (wanted && !live(call.tracks.audio)) await call.setTrack("audio", await capture("audio", ""));
-  if (call.tracks.audio) call.tracks.audio.enabled = wanted;
-  await tell({ muted: !wanted });
+	const wanted = !micOn();
+	if (wanted && !live(call.tracks.audio)) await call.setTrack("audio", await capture("audio", ""));
+	if (call.tracks.audio) call.tracks.audio.enabled = wanted;
+	await tell({muted: !wanted});
 }
 
 async function setCamera(name, track) {
-  await call.setTrack(name, track);
-  await tell({ video_muted: !camOn() });
+	await call.setTrack(name, track);
+	await tell({video_muted: !camOn()});
 }
 
 async function toggleCamera() {
-  const id = local.get("mosaique.video");
-  await setCamera("camera", live(call.tracks.camera) ? null : await capture("video", id === "none" ? "" : id));
+	const id = local.get("mosaique.video");
+	await setCamera("camera", live(call.tracks.camera) ? null : await capture("video", id === "none" ? "" : id));
 }
 
 async function toggleShare() {
-  if (live(call.tracks.screen)) return setCamera("screen", null);
-  const track = await captureScreen();
-  track.addEventListener("ended", () => call?.tracks.screen === track && setCamera("screen", null)); // the browser's own stop button
-  await setCamera("screen", track);
+	if (live(call.tracks.screen)) return setCamera("screen", null);
+	const track = await captureScreen();
+	track.addEventListener("ended", () => call?.tracks.screen === track && setCamera("screen", null)); // the browser's own stop button
+	await setCamera("screen", track);
 }
 
-async function setDevice(kind, name, { target: { value } }) {
-  local.set(`mosaique.${kind}`, value);
-  await call.setTrack(name, value === "none" ? null : await capture(kind, value));
-  await tell({ muted: !micOn(), video_muted: !camOn() });
+async function setDevice(kind, name, {target: {value}}) {
+	local.set(`mosaique.${kind}`, value);
+	await call.setTrack(name, value === "none" ? null : await capture(kind, value));
+	await tell({muted: !micOn(), video_muted: !camOn()});
 }
 
 const record = () => (recording
-  ? api().call("PATCH", `/v1/recordings/${recording.id}`, { state: "stopped" })
-  : api().call("POST", `${path}/recordings`, {}));
+	? api().call("PATCH", `/v1/recordings/${recording.id}`, {state: "stopped"})
+	: api().call("POST", `${path}/recordings`, {}));
 
 async function setPreset() {
-  const { version, ...body } = await api().get(`${path}/layout`);
-  await api().call("PUT", `${path}/layout`, { ...body, preset: $("preset").value });
+	const {version, ...body} = await api().get(`${path}/layout`);
+	await api().call("PUT", `${path}/layout`, {...body, preset: $("preset").value});
 }
 
 async function setRendition() {
-  try { await call.setRendition($("rendition").value); } finally {
-    $("rendition").value = call.rendition;
-    local.set("mosaique.rendition", call.rendition);
-    render();
-  }
+	try { await call.setRendition($("rendition").value); } finally {
+		$("rendition").value = call.rendition;
+		local.set("mosaique.rendition", call.rendition);
+		render();
+	}
 }
 
 async function openSettings() {
-  $("settings").showModal();
-  await fillDevices($("microphone-now"), "audio", call.tracks.audio);
-  await fillDevices($("camera-now"), "video", call.tracks.camera);
+	$("settings").showModal();
+	await fillDevices("audio", call.tracks.audio);
+	await fillDevices("video", call.tracks.camera);
 }
 
-const muteAll = () => Promise.all(people.all.filter(({ id, muted }) => id !== me() && !muted).map(({ id }) => people.change(id, { muted: true })));
+const muteAll = () => Promise.all(people.all.filter(({id, muted}) => id !== me() && !muted).map(({id}) => people.change(id, {muted: true})));
 
 // --- what it looks like
 
 function press(id, is, glyph) {
-  $(id).setAttribute("aria-pressed", String(Boolean(is)));
-  if (glyph) $(id).replaceChildren(icon(is ? glyph : `${glyph}-off`));
+	$(id).setAttribute("aria-pressed", String(Boolean(is)));
+	if (glyph) $(id).replaceChildren(icon(is ? glyph : `${glyph}-off`));
 }
 
 function render() {
-  $("recording").hidden = !recording;
-  $("recording").textContent = recording?.state === "paused" ? t("state_paused") : "REC";
-  label($("recording"), recordingText());
-  $("people-title").textContent = `${t("people")} (${people.all.length})`;
-  people.render();
-  if (!call) return;
-  const sends = may("participant");
-  for (const id of ["mic", "cam"]) $(id).hidden = !sends || !canCapture;
-  press("mic", micOn(), "mic");
-  press("cam", live(call.tracks.camera), "camera");
-  $("share").hidden = !sends || !canShare;
-  press("share", live(call.tracks.screen));
-  $("raise").hidden = !people.get(me());
-  press("raise", people.get(me())?.hand);
-  $("moderation").hidden = !may("moderator");
-  $("record").textContent = t(recording ? "record_stop" : "record_start");
-  $("full").hidden = !document.fullscreenEnabled && !$("mix").webkitEnterFullscreen;
-  $("pip").hidden = !document.pictureInPictureEnabled;
-  const notice = state === "live" ? call.rendition === "audio" && "quality_audio" : state || "connecting";
-  $("notice").hidden = !notice;
-  $("notice").textContent = notice ? t(notice) : "";
-  $("stage").classList.toggle("audio", call.rendition === "audio");
+	$("recording").hidden = !recording;
+	$("recording").textContent = recording?.state === "paused" ? t("state_paused") : "REC";
+	label($("recording"), recordingText());
+	$("people-title").textContent = `${t("people")} (${people.all.length})`;
+	people.render();
+	if (!call) return;
+	const sends = may("participant");
+	for (const id of ["mic", "cam"]) $(id).hidden = !sends || !canCapture;
+	press("mic", micOn(), "mic");
+	press("cam", live(call.tracks.camera), "camera");
+	$("share").hidden = !sends || !canShare;
+	press("share", live(call.tracks.screen));
+	$("raise").hidden = !people.get(me());
+	press("raise", people.get(me())?.hand);
+	$("moderation").hidden = !may("moderator");
+	$("record").textContent = t(recording ? "record_stop" : "record_start");
+	$("full").hidden = !document.fullscreenEnabled && !$("mix").webkitEnterFullscreen;
+	$("pip").hidden = !document.pictureInPictureEnabled;
+	const notice = state === "live" ? call.rendition === "audio" && "quality_audio" : state || "connecting";
+	$("notice").hidden = !notice;
+	$("notice").textContent = notice ? t(notice) : "";
+	$("stage").classList.toggle("audio", call.rendition === "audio");
 }
 
-function showPeople(open) {
-  $("people").hidden = !open;
-  $("show-people").setAttribute("aria-expanded", String(open));
+function showPeople(open, focus) {
+	$("people").hidden = !open;
+	$("show-people").setAttribute("aria-expanded", String(open));
+	if (focus) $(open ? "people-close" : "show-people").focus();
 }
 
-function closePeople() {
-  showPeople(false);
-  $("show-people").focus();
-}
-
-async function keepAwake() {
-  wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
-}
+const keepAwake = async () => { wakeLock = await navigator.wakeLock?.request("screen").catch(() => null); };
 
 /** A click. Saying no to the browser's own question is an answer and not a fault. */
 const click = (id, work) => on(id, async () => {
-  try { await work(); } catch (error) {
-    if (error.name !== "NotAllowedError") throw error;
-    if (id !== "share") say(t("capture_refused"));
-  }
+	try { await work(); } catch (error) {
+		if (error.name !== "NotAllowedError") throw error;
+		if (id !== "share") say(t("capture_refused"));
+	}
 });
 click("mic", toggleMic);
 click("cam", toggleCamera);
 click("share", toggleShare);
-click("raise", () => tell({ hand: !people.get(me())?.hand }));
+click("raise", () => tell({hand: !people.get(me())?.hand}));
 click("record", record);
 click("mute-all", muteAll);
 click("leave", () => leave());
 click("again", () => { show("lobby"); return lobby.start(); });
 click("unblock", hear);
-click("people-close", closePeople);
-click("show-people", () => { showPeople($("people").hidden); if (!$("people").hidden) $("people-close").focus(); });
+click("people-close", () => showPeople(false, true));
+click("show-people", () => showPeople($("people").hidden, true));
 click("show-settings", openSettings);
 click("full", () => { $("settings").close(); return $("stage").requestFullscreen ? $("stage").requestFullscreen() : $("mix").webkitEnterFullscreen(); });
 click("pip", () => $("mix").requestPictureInPicture());
 on("lobby", join, "submit");
 on("rendition", setRendition, "change");
 on("preset", setPreset, "change");
-on("microphone-now", (event) => setDevice("audio", "audio", event), "change");
-on("camera-now", (event) => setDevice("video", "camera", event), "change");
-on("people", ({ key: pressed }) => { if (pressed === "Escape") closePeople(); }, "keydown");
+on("microphone", event => call && setDevice("audio", "audio", event), "change");
+on("camera", event => call && setDevice("video", "camera", event), "change");
+on("people", ({key: pressed}) => { if (pressed === "Escape") showPeople(false, true); }, "keydown");
 for (const element of document.querySelectorAll("[data-icon]")) element.append(icon(element.dataset.icon));
 
 addEventListener("online", () => call?.nudge());
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden || !call) return;
-  call.nudge();
-  keepAwake();
+	if (document.hidden || !call) return;
+	call.nudge();
+	keepAwake();
 });
 addEventListener("pagehide", () => call?.stop());
-addEventListener("pageshow", ({ persisted }) => { if (persisted) location.reload(); });
+addEventListener("pageshow", ({persisted}) => { if (persisted) location.reload(); });
 
 await ready;
 $("room-name").textContent = room;
@@ -388,10 +380,10 @@ document.title = `${room} – Mosaique`;
 $("rendition").value = local.get("mosaique.rendition") ?? "auto";
 if (claims(token).name) $("name").value = claims(token).name;
 onLanguage(() => {
-  const chosen = $("preset").value;
-  $("preset").replaceChildren(...PRESETS.filter((name) => name !== "custom").map((name) => new Option(t(`preset_${name}`), name)));
-  $("preset").value = chosen;
-  render();
+	const chosen = $("preset").value;
+	$("preset").replaceChildren(...PRESETS.filter(name => name !== "custom").map(name => new Option(t(`preset_${name}`), name)));
+	$("preset").value = chosen;
+	render();
 });
 lobby.start();
-if (token && !expired()) api().get(path).then(({ recording: running }) => { $("notice-recording").hidden = !running; }, () => {});
+if (token && !expired()) api().get(path).then(({recording: running}) => { $("notice-recording").hidden = !running; }, () => {});

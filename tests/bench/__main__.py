@@ -1,0 +1,98 @@
+"""``python -m tests.bench [--json] [--only ready,room,idle,compose] [--seconds 20]``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.bench import room
+from tests.bench.figures import Figure, table
+
+PARTS: Final = ("ready", "room", "idle", "compose")
+TITLES: Final = {
+    "ready": "Start",
+    "room": f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording",
+    "idle": "Idle rooms",
+    "compose": "mosaique compose beside ffmpeg xstack: nine 720p30 clips",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when every target is met, 1 when one is missed or could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure what is promised.")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--only", default=",".join(PARTS), help="parts, comma-separated (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the full room (default: 20)")
+    args = parser.parse_args(argv)
+    # an ordinary exit, so that the servers that were started end too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    chosen = args.only.split(",")
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    groups: list[tuple[str, Sequence[Figure]]] = []
+    with tempfile.TemporaryDirectory(prefix="mosaique-bench-") as name:
+        directory = Path(name)
+        runs: dict[str, Callable[[], list[Figure]]] = {
+            "ready": lambda: room.ready(directory),
+            "room": lambda: room.full_room(directory, args.seconds),
+            "idle": lambda: room.idle_rooms(directory),
+            "compose": _compose,
+        }
+        for part in (part for part in PARTS if part in chosen):
+            print(f"measuring: {TITLES[part]} …", file=sys.stderr, flush=True)
+            groups.append((TITLES[part], runs[part]()))
+    missed = [figure.name for _, figures in groups for figure in figures if figure.verdict not in {"ok", ""}]
+    if args.json:
+        print(json.dumps(_as_json(groups, missed), indent=2))
+    else:
+        print(f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}\n")
+        print(table(groups))
+        print(f"\n{'all targets met' if not missed else f'{len(missed)} missed: ' + '; '.join(missed)}")
+    return 1 if missed else 0
+
+
+def _compose() -> list[Figure]:
+    """The comparison with ffmpeg, a program of its own: its table is shown as it comes, its ratios are read."""
+    command = [sys.executable, "-m", "tests.bench.compose"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    print(answer.stdout, file=sys.stderr)
+    ratios = {
+        match[1]: float(match[2])
+        for match in re.finditer(r"^(CPU|SSIM)\b.*?[\d.]+ +[\d.]+ +([\d.]+)", answer.stdout, re.MULTILINE)
+    }
+    return [
+        Figure("CPU, ratio to ffmpeg xstack, same encoder", ratios.get("CPU"), "×", 1.0, digits=2),
+        Figure("SSIM to the scaled inputs, ratio to ffmpeg's", ratios.get("SSIM"), "×", 0.95, "≥", digits=3),
+    ]
+
+
+def _as_json(groups: Sequence[tuple[str, Sequence[Figure]]], missed: Sequence[str]) -> dict[str, object]:
+    return {
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "figures": {title: [figure.as_json() for figure in figures] for title, figures in groups},
+        "missed": list(missed),
+    }
+
+
+def _processor() -> str:
+    try:
+        rows = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((row.split(":", 1)[1].strip() for row in rows if row.startswith("model name")), "?")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

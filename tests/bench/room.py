@@ -1,0 +1,124 @@
+"""The server's figures: start-up, a full room, joins, idle rooms. Each is measured on a real server process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from mixer.probe.run import Plan, Probe, opened
+from mixer.probe.signal import percentile
+from tests.bench.figures import Figure
+from tests.bench.processes import Usage, usage
+from tests.serving import Server, serving
+
+PUBLISHERS: Final = 9
+VIEWERS: Final = 9
+JOINS: Final = 20
+STARTS: Final = 3
+IDLE_ROOMS: Final = 50
+IDLE_S: Final = 10.0
+SETTLE_S: Final = 3.0
+
+
+def ready(directory: Path) -> list[Figure]:
+    """From exec to the first 200 of /readyz; the median of three, each with an empty data directory."""
+    times = []
+    for number in range(STARTS):
+        with serving(directory / f"start-{number}") as server:
+            times.append(server.ready_s)
+    return [Figure("serve: ready after start, median of 3", statistics.median(times), "s", 5, digits=2)]
+
+
+def full_room(directory: Path, seconds: float) -> list[Figure]:
+    """9 publishers 720p30 VP8, 9 viewers at `high`, recording; then 20 more joins, one after another."""
+    with serving(directory / "room") as server:
+        return asyncio.run(_full_room(server, seconds))
+
+
+async def _full_room(server: Server, seconds: float) -> list[Figure]:
+    room = server.room("bench")
+    plan = Plan(url=server.url, room=room, token=server.token, callers=PUBLISHERS, viewers=VIEWERS)
+    async with opened(plan) as probe:
+        await asyncio.sleep(SETTLE_S)
+        call = asyncio.to_thread
+        recording = await call(server.call, "POST", f"/v1/rooms/{room}/recordings", {})
+        ticks_before = _ticks(await call(server.call, "GET", f"/v1/rooms/{room}/stats"))
+        readings: list[Usage] = [usage(server.process.pid)]
+        own_before, own_at = time.process_time(), time.monotonic()
+        sampler = asyncio.create_task(_sample(server.process.pid, readings))
+        measured = await probe.measure(seconds)
+        sampler.cancel()
+        readings.append(await call(usage, server.process.pid))
+        own_cores = (time.process_time() - own_before) / (time.monotonic() - own_at)
+        ticks_after = _ticks(await call(server.call, "GET", f"/v1/rooms/{room}/stats"))
+        joins = await _joins(probe)
+        await call(server.call, "PATCH", f"/v1/recordings/{recording['id']}", {"state": "stopped"})
+    dropped = {kind: ticks_after[kind] - ticks_before[kind] for kind in ticks_after}
+    return [
+        Figure(
+            "CPU of the server, all processes", readings[-1].cores_since(readings[0]), "cores", 1.2, digits=2
+        ),
+        Figure("pictures delivered a second", measured.fps, "fps", 28, "≥", digits=1),
+        Figure("audio ticks dropped", dropped["audio"], "", 0),
+        Figure("video ticks dropped", dropped["video"], ""),
+        Figure("memory (PSS) of the server, peak", max(reading.pss_mb for reading in readings), "MB", 700),
+        Figure("added latency, video p95", measured.video_p95_ms, "ms", 200),
+        Figure("added latency, video p50", measured.video_p50_ms, "ms"),
+        Figure("added latency, audio p95", measured.audio_p95_ms, "ms", 120),
+        Figure("added latency, audio p50", measured.audio_p50_ms, "ms"),
+        Figure("WHEP POST to first decoded picture, p95", percentile(joins, 95), "s", 1, digits=2),
+        Figure("A/V skew, worst caller", measured.skew_ms, "ms", 80),
+        Figure("own voice in the mix back", measured.echo_db, "dB", -30),
+        Figure("loss, worst way", measured.loss_percent, "%", digits=2),
+        Figure("frozen", measured.frozen_percent, "%", digits=2),
+        Figure("rate a viewer", measured.kbps_per_viewer, "kbit/s", 1400),
+        Figure("callers seen and heard", measured.seen + measured.heard, "", 2 * PUBLISHERS - 1, "≥"),
+        Figure("CPU of this load generator (same machine)", own_cores, "cores", digits=2),
+        Figure("generator late, p95", measured.late_p95_ms, "ms", digits=1),
+        Figure("load of this machine, 1 min", os.getloadavg()[0], "", digits=1),
+    ]
+
+
+async def _sample(pid: int, readings: list[Usage]) -> None:
+    while True:
+        await asyncio.sleep(2.0)
+        readings.append(await asyncio.to_thread(usage, pid))
+
+
+async def _joins(probe: Probe) -> list[float]:
+    found = []
+    for _ in range(JOINS):
+        joined = await probe.time_a_join()
+        if joined is not None:
+            found.append(joined)
+    return found
+
+
+def _ticks(stats: dict[str, Any]) -> dict[str, int]:
+    return {kind: int(stats["ticks"][kind]["dropped"]) for kind in ("audio", "video")}
+
+
+def idle_rooms(directory: Path) -> list[Figure]:
+    """What 50 rooms that nobody is in cost beyond a server without rooms."""
+    with serving(directory / "idle") as server:
+        pid = server.process.pid
+        time.sleep(SETTLE_S)
+        empty_start = usage(pid)
+        time.sleep(IDLE_S)
+        empty = usage(pid)
+        for number in range(IDLE_ROOMS):
+            server.room(f"idle-{number}")
+        time.sleep(SETTLE_S)
+        full_start = usage(pid)
+        time.sleep(IDLE_S)
+        full = usage(pid)
+    share = (full.cores_since(full_start) - empty.cores_since(empty_start)) * 100
+    return [
+        Figure("50 idle rooms, CPU beyond none", max(0.0, share), "% of a core", 2, digits=2),
+        Figure("50 idle rooms, memory beyond none", full.pss_mb - empty.pss_mb, "MB", 150, digits=1),
+        Figure("server without rooms, memory", empty.pss_mb, "MB"),
+    ]

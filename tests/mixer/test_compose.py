@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import io
+import json
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from mixer import cli
+from mixer.compose import compose_files
+from mixer.compose_io import ComposeFailed
+from mixer.errors import InvalidBody
+from mixer.video.frame import frame_of
+from mixer.video.layout import LayoutBody, arrange, parse_layout
+from mixer.video.picture import Picture, Rgb
+
+RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (40, 60, 220)
+SMALL = {"width": 320, "height": 180, "fps": 15}
+
+
+def clip(
+    path: Path,
+    *,
+    rgb: Rgb | None = None,
+    seconds: float = 1.0,
+    size: tuple[int, int] = (160, 90),
+    fps: int = 15,
+    tone_hz: float | None = None,
+    tone_s: tuple[float, float] = (0.0, 99.0),
+    codec: str = "libx264",
+) -> Path:
+    """A file with a plain picture, a tone, or both."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=fps) if rgb else None
+        audio = (
+            out.add_stream("aac" if codec == "libx264" else "libopus", rate=48_000, layout="mono")
+            if tone_hz
+            else None
+        )
+        if video is not None and rgb is not None:
+            video.width, video.height, video.pix_fmt = *size, "yuv420p"
+            for index in range(round(seconds * fps)):
+                frame = frame_of(Picture.blank(*size, rgb))
+                frame.pts, frame.time_base = index, Fraction(1, fps)
+                out.mux(video.encode(frame))
+            out.mux(video.encode(None))
+        if audio is not None and tone_hz is not None:
+            t = np.arange(round(seconds * 48_000)) / 48_000
+            wave = 0.3 * np.sin(2 * np.pi * tone_hz * t) * ((t >= tone_s[0]) & (t < tone_s[1]))
+            fifo = av.AudioFifo()
+            sound = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], format="fltp", layout="mono")
+            sound.sample_rate = 48_000
+            sound.pts = 0
+            fifo.write(sound)
+            while (chunk := fifo.read(960 if codec != "libx264" else 1024)) is not None:
+                out.mux(audio.encode(chunk))
+            out.mux(audio.encode(None))
+    return path
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def sound(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+def body(**fields: object) -> LayoutBody:
+    return parse_layout({"canvas": SMALL, "names": False, "speaker_border": False} | fields)
+
+
+def close(one: np.ndarray, other: Rgb) -> bool:
+    return bool(np.abs(one.astype(int) - other).max() <= 14)
+
+
+def power_at(pcm: np.ndarray, hz: float) -> float:
+    spectrum = np.abs(np.fft.rfft(pcm * np.hanning(len(pcm)))) / len(pcm)
+    at = round(hz * len(pcm) / 48_000)
+    return float(spectrum[at - 3 : at + 4].max())
+
+
+def test_every_input_is_in_its_tile_for_its_time(tmp_path: Path) -> None:
+    inputs = [
+        clip(tmp_path / "ada.mp4", rgb=RED, seconds=2),
+        clip(tmp_path / "bob.webm", rgb=GREEN, codec="libvpx", fps=30, size=(120, 160)),
+    ]
+    seen: list[float] = []
+    out = tmp_path / "out.mp4"
+    composed = compose_files(inputs, out, body(), fps=15, progress=seen.append)
+    assert (composed.frames, composed.duration_s, composed.broken) == (30, 2.0, {})
+    assert seen == sorted(seen)
+    assert len(seen) == 31
+    assert seen[14] == pytest.approx(0.5, abs=0.02)
+    assert seen[-1] == 1.0
+    frames = pictures(out)
+    assert len(frames) == 30
+    assert frames[0].shape == (180, 320, 3)
+    for frame in (frames[0], frames[12]):
+        assert close(frame[90, 80], RED)
+        assert close(frame[90, 240], GREEN)
+    assert close(frames[25][90, 80], RED)
+    assert not close(frames[25][10, 240], GREEN)  # bob's file has ended: a placeholder
+
+
+def test_voices_are_mixed_and_stay_in_step_with_the_pictures(tmp_path: Path) -> None:
+    inputs = [
+        clip(tmp_path / "a.mp4", rgb=RED, seconds=2, tone_hz=440),
+        clip(tmp_path / "b.webm", seconds=2, tone_hz=1000, tone_s=(1.0, 2.0), codec="libvpx"),
+    ]
+    out = tmp_path / "out.mp4"
+    compose_files(inputs, out, body())
+    pcm = sound(out)
+    assert 2.0 <= len(pcm) / 48_000 <= 2.1  # the codecs fill up their last frames
+    assert np.abs(pcm).max() <= 1.0
+    first, second = pcm[4800:43_200], pcm[52_800:91_200]
+    assert power_at(second, 440) == pytest.approx(power_at(first, 440), rel=0.2)
+    assert power_at(second, 1000) > 30 * power_at(first, 1000)
+    assert len(pictures(out)) in (30, 31)
+    onset_s = next(n for n in range(90, 200) if power_at(pcm[n * 480 : n * 480 + 960], 1000) > 0.02) / 100
+    assert onset_s == pytest.approx(1.0, abs=0.045)  # AAC's priming is 21 ms of it
+
+
+def test_the_speaker_preset_follows_the_voice(tmp_path: Path) -> None:
+    inputs = [
+        clip(tmp_path / "a.mp4", rgb=RED, seconds=6, tone_hz=440, tone_s=(0, 2)),
+        clip(tmp_path / "b.mp4", rgb=GREEN, seconds=6, tone_hz=600, tone_s=(2.5, 6)),
+    ]
+    out = tmp_path / "out.mkv"
+    compose_files(inputs, out, body(preset="speaker"))
+    frames = pictures(out)
+    assert close(frames[20][90, 160], RED)
+    assert close(frames[80][90, 160], GREEN)
+
+
+def test_a_region_names_its_file(tmp_path: Path) -> None:
+    inputs = [clip(tmp_path / "a.mp4", rgb=RED), clip(tmp_path / "b.mp4", rgb=BLUE)]
+    regions = [
+        {"id": "l", "width": "1/2", "height": "1", "source": "participant:b"},
+        {"id": "r", "x": "1/2", "width": "1/2", "height": "1", "source": "any"},
+    ]
+    out = tmp_path / "out.mp4"
+    compose_files(inputs, out, body(preset="custom", regions=regions))
+    frame = pictures(out)[0]
+    assert close(frame[90, 80], BLUE)
+    assert close(frame[90, 240], RED)
+    regions[0]["source"] = "participant:nobody"
+    with pytest.raises(InvalidBody):
+        compose_files(inputs, out, body(preset="custom", regions=regions))
+
+
+def test_two_files_of_one_name_are_two_people(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    inputs = [clip(tmp_path / "a.mp4", rgb=RED), clip(tmp_path / "x" / "a.mp4", rgb=BLUE)]
+    out = tmp_path / "out.mp4"
+    compose_files(inputs, out, body())
+    assert close(pictures(out)[0][90, 240], BLUE)
+
+
+def test_an_input_that_breaks_off_costs_only_its_tile(tmp_path: Path) -> None:
+    whole = clip(tmp_path / "a.mkv", rgb=RED, seconds=2)
+    cut = clip(tmp_path / "b.mkv", rgb=GREEN, seconds=2)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
+    out = tmp_path / "out.mp4"
+    composed = compose_files([whole, cut], out, body())
+    assert composed.frames == 30
+    assert close(pictures(out)[29][90, 80], RED)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a film"])
+def test_what_is_no_media_fails_and_leaves_nothing(tmp_path: Path, content: bytes) -> None:
+    wrong = tmp_path / "wrong.mp4"
+    wrong.write_bytes(content)
+    with pytest.raises(ComposeFailed, match=r"wrong\.mp4"):
+        compose_files([wrong], tmp_path / "out.mp4", body())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.mp4"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+def test_an_interrupted_run_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", rgb=RED, seconds=3)
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"the old one")
+
+    def interrupt(done: float) -> None:
+        if done > 0.3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compose_files([source], out, body(), progress=interrupt)
+    assert out.read_bytes() == b"the old one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "out.mp4"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+def test_the_tiles_are_those_of_the_live_grid(tmp_path: Path) -> None:
+    from mixer.video.layout import Source
+
+    colours: list[Rgb] = [RED, GREEN, BLUE, (200, 200, 40), (200, 40, 200)]
+    inputs = [clip(tmp_path / f"{i}.mp4", rgb=rgb, seconds=0.2) for i, rgb in enumerate(colours)]
+    out = tmp_path / "out.mp4"
+    compose_files(inputs, out, body())
+    frame = pictures(out)[1]
+    tiles = arrange(body(), [Source(str(i), "", "webrtc", True) for i in range(5)], None)
+    for tile, colour in zip(tiles, colours, strict=True):
+        assert close(frame[tile.y + tile.height // 2, tile.x + tile.width // 2], colour)
+
+
+# --- the command
+
+
+def test_the_command_composes_with_a_progress_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = clip(tmp_path / "a.mp4", rgb=RED)
+    layout = tmp_path / "layout.json"
+    layout.write_text(json.dumps({"preset": "grid", "names": False, "canvas": {"fps": 15}}))
+    out = tmp_path / "out.mp4"
+    arguments = ["compose", "--layout", str(layout), "--size", "160x90", "-o", str(out), str(source)]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "100%" in printed.err
+    assert "1.0 s, 15 pictures" in printed.out
+    assert pictures(out)[0].shape == (90, 160, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layout", "mosaic"], "neither a preset"),
+        (["--layout", "custom"], "at least one region"),
+        (["--size", "1280"], "WIDTHxHEIGHT"),
+        (["--size", "1281x720"], "canvas.width"),
+        (["--fps", "0"], "canvas.fps"),
+        (["--kbps", "0"], "positive"),
+    ],
+)
+def test_wrong_usage_is_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    source = clip(tmp_path / "a.mp4", rgb=RED, seconds=0.2)
+    assert cli.main(["compose", *options, "-o", str(tmp_path / "out.mp4"), str(source)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["out.avi", "nowhere/out.mp4", "a.mp4"])
+def test_an_output_that_cannot_be_is_status_2(tmp_path: Path, output: str) -> None:
+    source = clip(tmp_path / "a.mp4", rgb=RED, seconds=0.2)
+    assert cli.main(["compose", "-o", str(tmp_path / output), str(source)]) == 2
+    assert cli.main(["compose", "-o", str(tmp_path / "out.mp4"), str(tmp_path / "none.mp4")]) == 2
+
+
+def test_a_file_that_is_no_film_is_status_1(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.mp4"
+    wrong.write_bytes(b"x" * 100)
+    assert cli.main(["compose", "-o", str(tmp_path / "out.mp4"), str(wrong)]) == 1
+
+
+def test_timeline_belongs_to_another_issue(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["compose", "--timeline", "t.jsonl", "-o", str(tmp_path / "out.mp4"), "a.mp4"])
+    assert caught.value.code == 2
+
+
+def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["compose", "--help"])
+    assert caught.value.code == 0
+    assert "side-by-side" in io.StringIO(capsys.readouterr().out).read()

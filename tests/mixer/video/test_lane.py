@@ -1,0 +1,146 @@
+"""A decode lane: in order, bounded, only what is shown, and never past a gap without a keyframe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixer.media import EncodedVideo
+from mixer.video.encoder import Vp8Encoder
+from mixer.video.lane import BATCH, MAX_QUEUED, DecodeLane
+from mixer.video.mailbox import Mailbox
+from mixer.video.picture import Picture
+
+
+class LaterExecutor(Executor):
+    """Runs what was submitted when told to, so that a queue can fill up."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], object]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.jobs.append(lambda: fn(*args, **kwargs))
+        return Future()
+
+    def run(self) -> None:
+        while self.jobs:
+            self.jobs.pop(0)()
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.pool = LaterExecutor()
+        self.mailbox = Mailbox()
+        self.asked = 0
+        self.lane = DecodeLane(self.pool, self.mailbox, self.ask, clock=lambda: 0.0)
+
+    def ask(self) -> None:
+        self.asked += 1
+
+    def shade(self) -> int:
+        """Luma of the newest decoded picture."""
+        frame = self.mailbox.take()
+        assert frame is not None
+        return int(np.frombuffer(frame.planes[0], np.uint8)[0])
+
+
+@pytest.fixture(scope="module")
+def clip() -> list[EncodedVideo]:
+    """40 grey VP8 pictures, each a little lighter; keyframes at 0 and 30."""
+    encoder = Vp8Encoder(64, 64, 30, 200_000)
+    frames = []
+    for n in range(40):
+        picture = Picture.blank(64, 64, (40 + 4 * n,) * 3)
+        frame = encoder.encode(picture, n * 3000, keyframe=n in {0, 30})
+        assert frame is not None
+        frames.append(frame)
+    return frames
+
+
+def test_pictures_are_decoded_in_order_and_the_newest_is_shown(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    for frame in clip[:6]:
+        bench.lane.push(frame)
+    bench.pool.run()
+    assert bench.lane.decoded == 6
+    assert bench.mailbox.overwritten == 5
+    newest = bench.shade()
+    bench.lane.push(clip[6])
+    bench.pool.run()
+    assert bench.shade() > newest
+
+
+def test_nothing_is_decoded_before_a_keyframe(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    for frame in clip[1:5]:
+        bench.lane.push(frame)
+    bench.pool.run()
+    assert (bench.lane.decoded, bench.lane.dropped) == (0, 4)
+
+
+def test_an_overflow_drops_to_the_next_keyframe_and_asks_for_one(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    for frame in clip[: MAX_QUEUED + 1]:
+        bench.lane.push(frame)
+    assert bench.asked == 1
+    assert bench.lane.depth == 0
+    for frame in clip[MAX_QUEUED + 1 : 32]:
+        bench.lane.push(frame)
+    bench.pool.run()
+    assert bench.lane.decoded == 2, "the keyframe at 30 and the picture after it"
+    assert bench.lane.failed == 0
+
+
+def test_what_is_not_shown_is_not_decoded_and_comes_back_with_a_keyframe(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    bench.lane.push(clip[0])
+    bench.pool.run()
+    bench.lane.set_shown(False)
+    for frame in clip[1:20]:
+        bench.lane.push(frame)
+    bench.pool.run()
+    assert bench.lane.decoded == 1
+    bench.lane.set_shown(True)
+    assert bench.asked == 1
+    for frame in clip[20:31]:
+        bench.lane.push(frame)
+    bench.pool.run()
+    assert bench.lane.decoded == 2
+
+
+def test_garbage_costs_the_picture_not_the_lane(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    bench.lane.push(clip[0])
+    bench.lane.push(EncodedVideo("VP8", b"\x00" * 40, 3000, keyframe=True))
+    bench.lane.push(clip[2])
+    bench.pool.run()
+    assert bench.lane.failed == 1
+    assert bench.asked == 1
+    bench.lane.push(clip[30])
+    bench.pool.run()
+    assert bench.lane.decoded == 2
+
+
+def test_a_long_queue_goes_to_the_back_of_the_pool_between_batches(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    for frame in clip[: BATCH + 2]:
+        bench.lane.push(frame)
+    bench.pool.jobs.pop(0)()
+    assert bench.lane.decoded == BATCH
+    assert len(bench.pool.jobs) == 1, "queued again behind others, once"
+    bench.pool.run()
+    assert bench.lane.decoded == BATCH + 2
+
+
+def test_a_closed_lane_decodes_nothing_more(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    bench.lane.push(clip[0])
+    bench.lane.close()
+    bench.pool.run()
+    bench.lane.push(clip[30])
+    assert bench.lane.decoded == 0
+    assert bench.mailbox.take() is None

@@ -1,0 +1,99 @@
+"""What a publisher is told, by the clock of the test."""
+
+from __future__ import annotations
+
+from mixer.rtp.rtcp import (
+    FullIntraRequest,
+    Nack,
+    PictureLossIndication,
+    ReceiverEstimatedMaxBitrate,
+    ReceiverReport,
+    SenderReport,
+    SourceDescription,
+    parse_rtcp,
+    write_rtcp,
+)
+from mixer.webrtc.feedback import ALLOWED_BPS, MIN_ALLOWED_BPS, REPORT_S, Feedback
+from mixer.webrtc.incoming import Router
+from tests.mixer.webrtc.test_incoming import KEYFRAME, packet, router
+
+VP8 = "video 96|a=sendonly|a=rtpmap:96 VP8/90000"
+ALL = "|a=rtcp-fb:96 nack|a=rtcp-fb:96 nack pli|a=rtcp-fb:96 ccm fir|a=rtcp-fb:* goog-remb"
+
+
+def feedback(section: str) -> tuple[Feedback, Router]:
+    routes = router(section)
+    return Feedback(routes, ssrc=9, cname="us"), routes
+
+
+def receive(routes: Router, *sequences: int, now: float = 0.0) -> None:
+    for sequence in sequences:
+        coded = KEYFRAME if sequence == 1 else b"\x11" + bytes(20)
+        routed = routes.route(packet(5, sequence=sequence, coded=coded), now)
+        assert routed is not None
+        routed[0].stats.receive(routed[1], now)
+        routed[0].frames(routed[1], now)
+
+
+def test_a_gap_is_asked_for_each_round_trip_and_then_a_keyframe() -> None:
+    tell, routes = feedback(VP8 + ALL)
+    receive(routes, 1, 2, 4)
+    told = [tell.urgent(tick * 0.02, 0.05) for tick in range(20)]
+    nacks = [p for packets in told for p in packets if isinstance(p, Nack)]
+    assert {(p.media_ssrc, p.lost) for p in nacks} == {(5, (3,))}
+    assert 3 <= len(nacks) <= 8
+    keyframes = [tick for tick, packets in enumerate(told) if PictureLossIndication(9, 5) in packets]
+    assert len(keyframes) == 1
+    assert keyframes[0] > 10  # 0.2 s: a repeat had its chance
+
+
+def test_who_repeats_nothing_is_not_asked() -> None:
+    tell, routes = feedback(VP8 + "|a=rtcp-fb:96 nack pli")
+    receive(routes, 1, 2, 4)
+    told = [p for tick in range(40) for p in tell.urgent(tick * 0.02, 0.05)]
+    assert told
+    assert {type(p) for p in told} == {PictureLossIndication}
+
+
+def test_fir_for_who_knows_only_that_with_counting_commands() -> None:
+    tell, routes = feedback(VP8 + "|a=rtcp-fb:96 ccm fir")
+    assert tell.keyframe(screen=False, now=0.0) == []  # nobody there yet; kept for later
+    receive(routes, 1)
+    told = [tell.keyframe(screen=False, now=now) for now in (1.0, 1.1, 2.0)]
+    assert told == [[FullIntraRequest(9, ((5, 1),))], [], [FullIntraRequest(9, ((5, 2),))]]
+
+
+def test_reports_come_each_second_and_at_once_for_a_new_source() -> None:
+    tell, routes = feedback(VP8 + ALL)
+    tell.schedule(10.5)
+    assert not tell.report_due(10.45)
+    receive(routes, 1, now=10.46)
+    assert tell.report_due(10.47)
+    assert not tell.report_due(10.47 + REPORT_S / 2)
+    assert tell.report_due(10.47 + REPORT_S)
+
+
+def test_a_report_is_one_compound_that_others_can_read() -> None:
+    tell, routes = feedback(VP8 + ALL)
+    receive(routes, 1, 2)
+    ours = SenderReport(77, 1 << 40, 5, 1, 1)
+    read = parse_rtcp(write_rtcp(tell.report([ours], 1.0)))
+    assert [type(p) for p in read] == [
+        SenderReport, ReceiverReport, SourceDescription, SourceDescription, ReceiverEstimatedMaxBitrate,
+    ]  # fmt: skip
+    assert isinstance(read[1], ReceiverReport)
+    assert [block.ssrc for block in read[1].reports] == [5]
+    quiet, _ = feedback(VP8 + ALL)
+    assert [type(p) for p in quiet.report([], 1.0)] == [ReceiverReport, SourceDescription]
+
+
+def test_the_limit_is_open_at_first_and_never_shuts() -> None:
+    tell, routes = feedback(VP8 + ALL)
+    assert tell.remb() == []
+    receive(routes, 1)
+    assert tell.remb() == [ReceiverEstimatedMaxBitrate(ALLOWED_BPS, (5,), 9)]
+    tell.limit(0)
+    assert tell.remb() == [ReceiverEstimatedMaxBitrate(MIN_ALLOWED_BPS, (5,), 9)]
+    without, unlimited = feedback(VP8)
+    receive(unlimited, 1)
+    assert without.remb() == []

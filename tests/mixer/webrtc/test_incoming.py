@@ -1,0 +1,136 @@
+"""Which m-line a packet belongs to."""
+
+from __future__ import annotations
+
+from mixer.rtp.packet import RtpPacket
+from mixer.rtp.payload import vp8
+from mixer.webrtc.answer import negotiate
+from mixer.webrtc.incoming import KEYFRAME_INTERVAL_S, MAX_SSRCS, Router
+from mixer.webrtc.offer import parse_offer
+from tests.mixer.webrtc.test_answer import video_offer
+
+VP8 = "a=rtpmap:96 VP8/90000|a=rtpmap:97 rtx/90000|a=fmtp:97 apt=96"
+MID = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"
+KEYFRAME = b"\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00" + bytes(20)  # RFC 6386 section 9.1
+
+
+def router(*sections: str) -> Router:
+    return Router(negotiate(parse_offer(video_offer(*sections)), send=False, receive=True))
+
+
+DELTA = b"\x11" + bytes(20)
+
+
+def packet(
+    ssrc: int, payload_type: int = 96, sequence: int = 1, mid: str | None = None, coded: bytes = KEYFRAME
+) -> RtpPacket:
+    payload = vp8.packetize(coded, picture_id=sequence & 0x7FFF)[0]
+    extensions = {4: mid.encode()} if mid is not None else {}
+    return RtpPacket(payload_type, True, sequence, 3000 * sequence, ssrc, payload, (), extensions)
+
+
+def index_of(routed: object) -> int | None:
+    return routed[0].track.index if isinstance(routed, tuple) else None
+
+
+AUDIO = "audio 111|a=sendonly|a=rtpmap:111 opus/48000/2"
+TWO_VIDEOS = (f"video 96 97|a=sendonly|{VP8}|{MID}",) * 2
+
+
+def test_by_payload_type_when_nothing_else_is_known() -> None:
+    routes = router(AUDIO, f"video 96|a=sendonly|{VP8}")
+    assert index_of(routes.route(packet(1, 111), 0.0)) == 0
+    assert index_of(routes.route(packet(2, 96), 0.0)) == 1
+    assert routes.route(packet(3, 50), 0.0) is None
+    assert routes.dropped["unknown_ssrc"] == 1
+
+
+def test_by_mid_and_then_by_the_ssrc_it_taught() -> None:
+    routes = router(*TWO_VIDEOS)
+    assert index_of(routes.route(packet(7, mid="1"), 0.0)) == 1
+    assert index_of(routes.route(packet(8, mid="0"), 0.0)) == 0
+    assert index_of(routes.route(packet(7), 0.1)) == 1  # browsers stop sending MID after a while
+
+
+def test_by_declared_ssrc() -> None:
+    routes = router(
+        f"video 96|a=sendonly|{VP8}|a=ssrc:10 cname:x", f"video 96|a=sendonly|{VP8}|a=ssrc:20 cname:x"
+    )
+    assert index_of(routes.route(packet(20), 0.0)) == 1
+    assert index_of(routes.route(packet(10), 0.0)) == 0
+
+
+def test_two_videos_without_any_hint_are_taken_in_order() -> None:
+    routes = router(*TWO_VIDEOS)
+    assert [index_of(routes.route(packet(ssrc), 0.0)) for ssrc in (5, 6, 5, 6)] == [0, 1, 0, 1]
+
+
+def test_a_new_ssrc_replaces_the_old_one_and_pictures_go_on() -> None:
+    routes = router(f"video 96|a=sendonly|{VP8}")
+    shown = []
+    for step, ssrc in enumerate((1, 1, 2, 2)):
+        routed = routes.route(packet(ssrc, sequence=9000 * (ssrc - 1) + step), step / 30)
+        assert routed is not None
+        shown += routed[0].frames(routed[1], step / 30)
+        assert len(shown) == step + 1  # at once, without waiting for a second packet of the new one
+    assert routes.route(packet(1), 0.2) is None  # a straggler of the old one changes nothing
+    assert routes.dropped["old_ssrc"] == 1
+    assert routes.route(packet(1), 5.0) is not None  # but it may come back once the new one is silent
+
+
+def test_rtx_fills_a_gap_and_is_found_by_fid_group() -> None:
+    routes = router(f"video 96 97|a=sendonly|{VP8}|a=ssrc-group:FID 1 2|a=ssrc:1 cname:x|a=ssrc:2 cname:x")
+    incoming = routes.tracks[0]
+    frames = []
+    for sequence, coded in ((1, KEYFRAME), (3, DELTA)):
+        routed = routes.route(packet(1, sequence=sequence, coded=coded), 0.0)
+        assert routed is not None
+        frames += incoming.frames(routed[1], 0.0)
+    lost = packet(1, sequence=2, coded=DELTA)
+    repair = RtpPacket(97, True, 900, lost.timestamp, 2, (2).to_bytes(2, "big") + lost.payload)
+    routed = routes.route(repair, 0.1)
+    assert routed is not None
+    assert routed[1].payload == lost.payload
+    frames += incoming.frames(routed[1], 0.1)
+    assert [frame.pts - frames[0].pts for frame in frames] == [0, 3000, 6000]
+
+
+def test_rtx_without_declared_ssrcs_is_found_by_payload_type() -> None:
+    routes = router(f"video 96 97|a=sendonly|{VP8}")
+    probe = RtpPacket(97, False, 1, 0, 99, b"\0\1xx")
+    assert routes.route(probe, 0.0) is None  # nothing to repair yet
+    routes.route(packet(1), 0.0)
+    assert index_of(routes.route(probe, 0.0)) == 0
+    assert routes.tracks[0].ssrc == 1
+
+
+def test_the_number_of_ssrcs_is_bounded() -> None:
+    routes = router(f"video 96|a=sendonly|{VP8}")
+    accepted = [routes.route(packet(ssrc), float(ssrc)) for ssrc in range(1, MAX_SSRCS + 20)]
+    assert sum(routed is not None for routed in accepted) == MAX_SSRCS
+    assert routes.dropped["too_many_ssrcs"] == 19
+
+
+def test_keyframe_requests_are_merged_and_none_is_lost() -> None:
+    incoming = router(f"video 96|a=sendonly|{VP8}").tracks[0]
+    incoming.want_keyframe()
+    assert incoming.keyframe_due(10.0)
+    incoming.want_keyframe()
+    incoming.want_keyframe()
+    assert not incoming.keyframe_due(10.0 + KEYFRAME_INTERVAL_S / 2)
+    assert incoming.keyframe_due(10.1 + KEYFRAME_INTERVAL_S)
+    assert not incoming.keyframe_due(20.0)
+    assert incoming.plis == 2
+
+
+def test_parameter_sets_of_the_offer_make_a_bare_idr_decodable() -> None:
+    routes = router(
+        "video 96|a=sendonly|a=rtpmap:96 H264/90000"
+        "|a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0LAFdoFB+wFqDAwNSgAAAMACAAAAwD0eLF1,aM48gA==,!!"
+    )
+    idr = RtpPacket(96, True, 1, 0, 1, b"\x65\x88\x84" + bytes(30))
+    routed = routes.route(idr, 0.0)
+    assert routed is not None
+    (frame,) = routed[0].frames(routed[1], 0.0)
+    assert frame.keyframe
+    assert frame.data.startswith(b"\0\0\0\1\x67")

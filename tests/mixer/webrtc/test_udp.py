@@ -1,0 +1,185 @@
+"""The shared port against strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aioice.stun import Class, Message, Method
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixer.errors import ConfigError, MalformedPacket
+from mixer.webrtc.stun import peek_stun
+from mixer.webrtc.udp import ADDRESSES_PER_ENDPOINT, Address, UdpPort, UdpSocket
+from tests.mixer.webrtc.support import HOST, PORTS, until
+
+
+def binding(username: str | None = "ours:theirs", kind: Class = Class.REQUEST) -> Message:
+    attributes = {} if username is None else {"USERNAME": username}
+    return Message(Method.BINDING, kind, attributes=attributes)
+
+
+class Endpoint:
+    def __init__(self) -> None:
+        self.stun: list[bytes] = []
+        self.media: list[bytes] = []
+
+    def stun_received(self, data: bytes, source: Address, via: UdpSocket) -> None:
+        self.stun.append(data)
+
+    def media_received(self, data: bytes, source: Address) -> None:
+        self.media.append(data)
+
+
+@pytest_asyncio.fixture
+async def port() -> AsyncIterator[UdpPort]:
+    made = UdpPort(host=HOST, ports=PORTS)
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stranger() -> contextlib.AbstractContextManager[socket.socket]:
+    return contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+
+
+RTP = bytes([0x80, 96]) + bytes(20)
+
+
+async def test_only_a_proven_source_reaches_the_endpoint(port: UdpPort, stranger) -> None:  # type: ignore[no-untyped-def]
+    endpoint = Endpoint()
+    port.register("ours", endpoint)
+    with stranger as sock:
+        sock.bind((HOST, 0))
+        target = (HOST, port.sockets[0].port)
+        rubbish = [
+            b"",
+            b"\x80" * 1601,
+            b"\x80" * 11,
+            b"\x16\xfe\xfd",
+            b"\xff" * 40,
+            RTP,
+            bytes(binding("other:x")),
+        ]
+        for data in rubbish:
+            sock.sendto(data, target)
+        await until(lambda: port.received == len(rubbish), "the rubbish to arrive")
+        assert (endpoint.stun, endpoint.media) == ([], [])
+        assert port.dropped == {"too_long": 1, "unclassified": 4, "unknown_source": 1, "unknown_stun": 1}
+
+        request = bytes(binding())
+        sock.sendto(request, target)
+        await until(lambda: endpoint.stun == [request], "the check to arrive")
+        port.authenticated(sock.getsockname(), endpoint)
+        sock.sendto(RTP, target)
+        await until(lambda: endpoint.media == [RTP], "media of the proven source")
+
+        port.unregister("ours", endpoint)
+        sock.sendto(RTP, target)
+        sock.sendto(request, target)
+        await until(lambda: port.received == len(rubbish) + 4, "what comes after the end")
+        assert (len(endpoint.stun), len(endpoint.media)) == (1, 1)
+
+
+async def test_responses_go_to_who_asked(port: UdpPort, stranger) -> None:  # type: ignore[no-untyped-def]
+    answers: list[bytes] = []
+    response = binding(None, Class.RESPONSE)
+    port.transactions[response.transaction_id] = lambda data, source: answers.append(data)
+    with stranger as sock:
+        target = (HOST, port.sockets[0].port)
+        sock.sendto(bytes(binding(None, Class.RESPONSE)), target)  # nobody asked
+        sock.sendto(bytes(response), target)
+        await until(lambda: answers, "the response")
+    assert answers == [bytes(response)]
+    assert port.dropped["unknown_stun"] == 1
+
+
+async def test_the_last_proof_of_an_address_wins_and_addresses_are_bounded(port: UdpPort) -> None:
+    first, second = Endpoint(), Endpoint()
+    port.register("a", first)
+    port.register("b", second)
+    source = ("192.0.2.1", 5000)
+    port.authenticated(source, first)
+    port.authenticated(source, second)
+    port.unregister("a", first)
+    via = port.sockets[0]
+    port._route(RTP, source, via)
+    assert second.media == [RTP]
+    for number in range(ADDRESSES_PER_ENDPOINT):
+        port.authenticated(("192.0.2.2", number + 1), second)
+    port._route(RTP, source, via)  # the oldest was forgotten
+    assert (len(second.media), port.dropped["unknown_source"]) == (1, 1)
+    with pytest.raises(ValueError, match="taken"):
+        port.register("b", first)
+
+
+async def test_a_taken_range_names_the_key() -> None:
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as taken:
+        taken.bind((HOST, 0))
+        number = taken.getsockname()[1]
+        port = UdpPort(host=HOST, ports=range(number, number + 1))
+        with pytest.raises(ConfigError, match=r"media\.udp_ports"):
+            port.open()
+    with pytest.raises(ConfigError, match=r"media\.host"):
+        UdpPort(host="localhost", ports=PORTS).open()
+
+
+@pytest.mark.parametrize(
+    ("host", "public_ip", "expected"),
+    [
+        (HOST, None, (HOST,)),
+        (HOST, "203.0.113.7", ("203.0.113.7", HOST)),
+        (HOST, "2001:db8::7", (HOST,)),
+    ],
+)
+async def test_addresses_for_candidates(host: str, public_ip: str | None, expected: tuple[str, ...]) -> None:
+    port = UdpPort(host=host, ports=PORTS, public_ip=public_ip)
+    port.open()
+    assert port.sockets[0].addresses == expected
+    port.close()
+
+
+async def test_a_wildcard_advertises_addresses_one_can_reach() -> None:
+    port = UdpPort(host="0.0.0.0", ports=PORTS)
+    port.open()
+    addresses = port.sockets[0].addresses
+    assert addresses
+    assert "0.0.0.0" not in addresses
+    assert len(set(addresses)) == len(addresses)
+    port.close()
+
+
+async def test_a_full_or_closed_socket_drops_and_counts(port: UdpPort) -> None:
+    opened = port.sockets[0]
+    assert opened.sendto(RTP, (HOST, 9))
+    assert not opened.sendto(RTP, ("2001:db8::1", 9))  # wrong family
+    assert not opened.sendto(RTP, (HOST, 99_999))
+    assert port.dropped["send_failed"] == 2
+
+
+@given(st.binary(max_size=80))
+def test_peek_raises_only_malformed_packet(data: bytes) -> None:
+    with contextlib.suppress(MalformedPacket):
+        peek_stun(data)
+
+
+@given(st.binary(max_size=60), st.integers(0, 0x3FFF))
+def test_peek_survives_rubbish_behind_a_good_header(body: bytes, kind: int) -> None:
+    header = kind.to_bytes(2, "big") + len(body).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + bytes(12)
+    with contextlib.suppress(MalformedPacket):
+        assert peek_stun(header + body).transaction == bytes(12)
+
+
+def test_peek_reads_the_receiver_s_fragment() -> None:
+    message = binding("ours:theirs")
+    peek = peek_stun(bytes(message))
+    assert (peek.kind, peek.local_ufrag, peek.transaction) == ("request", "ours", message.transaction_id)
+    assert peek_stun(bytes(binding(None))).local_ufrag is None
+    assert peek_stun(bytes(binding("no colon"))).local_ufrag is None
+    with pytest.raises(MalformedPacket):
+        peek_stun(bytes(message)[:-4])

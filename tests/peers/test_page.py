@@ -1,0 +1,96 @@
+"""Chromium and Firefox join by the room's page, as a person does, and see a picture that moves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.browser import BrowserName, Page, launch
+from tests.peers import canvas
+from tests.peers.watcher import watching
+from tests.serving import Server
+
+# What the <video> shows now, 32 × 18 pixels of luma: enough to tell whether it moves and whether it is black.
+SHOWN = """(() => {
+  const video = document.querySelector('#mix');
+  if (!video || video.readyState < 2) return null;
+  const sheet = new OffscreenCanvas(32, 18).getContext('2d');
+  sheet.drawImage(video, 0, 0, 32, 18);
+  const pixels = sheet.getImageData(0, 0, 32, 18).data, luma = [];
+  for (let i = 0; i < pixels.length; i += 4) luma.push(pixels[i] + 2 * pixels[i + 1] + pixels[i + 2] >> 2);
+  return luma;
+})()"""
+
+
+async def join(page: Page, url: str, name: str) -> None:
+    """Fill in the lobby's form and press its button."""
+    await page.navigate(url)
+    await page.wait_for("document.querySelector('#join')?.textContent")
+    await page.evaluate(
+        f"(() => {{ const field = document.querySelector('#name'); field.value = {name!r};"
+        " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
+    )
+    # the devices are listed when the camera is open
+    await page.wait_for("document.querySelector('#camera').options.length > 1")
+    await page.evaluate("document.querySelector('#join').click()")
+
+
+async def sees_motion(page: Page) -> None:
+    """The mix plays, is not one flat colour, and changes."""
+    await page.wait_for("document.querySelector('#mix').currentTime > 0.5", timeout_s=30)
+    first: list[int] = await page.wait_for(SHOWN)
+    assert max(first) - min(first) > 25, "the picture is flat"
+    for _ in range(50):
+        now = await page.evaluate(SHOWN)
+        if max(abs(a - b) for a, b in zip(first, now, strict=True)) > 25:
+            return
+        await asyncio.sleep(0.1)  # the fake camera's picture moves by itself
+    pytest.fail(f"{page.name} shows a still picture\n" + "\n".join(page.console[-10:]))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.peer(name)) for name in ("chromium", "firefox")]
+)
+async def test_a_person_joins_sees_and_leaves(server: Server, name: BrowserName) -> None:
+    room = server.room(f"page-{name}")
+    async with launch(name) as page:
+        await join(page, f"{server.url}/r/{room}", f"Anna from {name}")
+        await sees_motion(page)
+        roster = server.call("GET", f"/v1/rooms/{room}/participants")
+        assert [one["name"] for one in roster] == [f"Anna from {name}"]
+        place = canvas.tiles(server, room)[roster[0]["id"]]
+        assert (place["width"], place["height"]) == (1280, 720)
+
+        # anybody else sees the same person and hears the fake microphone's beeps
+        guest = server.enter(room, "viewer")
+        async with watching(f"{server.url}/whep/{room}", guest["token"]) as watcher:
+            assert (await watcher.picture(after=5)).std() > 10
+            assert abs(await watcher.sound(3.0)).max() > 0.01
+
+        await page.evaluate("document.querySelector('#leave').click()")
+        await page.wait_for("!document.querySelector('#over').hidden")
+        for _ in range(50):
+            if not server.call("GET", f"/v1/rooms/{room}/participants"):
+                break
+            await asyncio.sleep(0.1)  # the page's DELETE is on its way
+        assert server.call("GET", f"/v1/rooms/{room}/participants") == []
+        assert not [line for line in page.console if line.startswith(("error", "exception"))], page.console
+
+
+@pytest.mark.peer("chromium", "firefox")
+async def test_two_browsers_see_each_other(server: Server) -> None:
+    room = server.room("page-both")
+    async with launch("chromium") as one, launch("firefox") as other:
+        await asyncio.gather(
+            join(one, f"{server.url}/r/{room}", "Chromium"), join(other, f"{server.url}/r/{room}", "Firefox")
+        )
+        await asyncio.gather(sees_motion(one), sees_motion(other))
+        roster = server.call("GET", f"/v1/rooms/{room}/participants")
+        assert {person["name"] for person in roster} == {"Chromium", "Firefox"}
+        shown = canvas.snapshot(server, room)
+        places = canvas.tiles(server, room)
+        for person in roster:
+            tile = places[person["id"]]
+            part = shown[tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]]
+            assert part.max() > 100, f"{person['name']}'s tile is dark"
