@@ -142,13 +142,19 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _announce(settings: config.Settings, urls: Sequence[str]) -> None:
     """What the person who started the server needs next. On standard output, which is not the log."""
-    # What listens everywhere is reached from here by the loopback name.
-    base = urls[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    base = urls[0] if urls else f"http://{settings.http.host}:{settings.http.port}"
     print(
-        f"Join page:   {base}/",
-        f"Admin page:  {base}/admin",
-        f"Admin token: {settings.admin_token}",
-        sep="\n",
+        f"""
+Mosaique is running.
+
+  Join page:   {base}/
+  Admin page:  {base}/admin
+  Admin token: {settings.admin_token}
+
+Open {base}/r/demo in two tabs. No one there to talk to? Add four synthetic callers:
+
+  .venv/bin/mosaique probe --url {base} --room demo --callers 4 --seconds 120
+""",
         flush=True,
     )
 

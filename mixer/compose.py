@@ -90,8 +90,9 @@ def compose_files(
             preset=preset,
         )
         stack.callback(writer.close)
-        ahead = stack.enter_context(closing(Ahead(videos, body.canvas.fps)))
         mosaic = _Mosaic(body, names, videos)
+        # From here on the pictures belong to the decoding thread.
+        ahead = stack.enter_context(closing(Ahead(videos, body.canvas.fps)))
         try:
             frames = _run(mosaic, ahead, audios, writer, _fraction(progress, videos))
             if frames == 0:
@@ -114,7 +115,8 @@ class _Mosaic:
         self._scene = Scene(body, {})
         self._feeds = {name: Feed() for name in names}
         self._sources = [
-            Source(name, name, "webrtc", not video.ended) for name, video in zip(names, videos, strict=True)
+            Source(name, name, "webrtc", video.has_pictures)
+            for name, video in zip(names, videos, strict=True)
         ]
         self._speaker: str | None = None
         self._rearrange()

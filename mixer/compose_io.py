@@ -68,6 +68,7 @@ class VideoInput:
         self.broken: str | None = None
         self._next: av.VideoFrame | None = None
         self._fetch()
+        self.has_pictures = self._next is not None
 
     @property
     def ended(self) -> bool:

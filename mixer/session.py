@@ -537,7 +537,7 @@ class Session:
             if lane is not None:
                 queues[f"decode {participant}"] = {"depth": lane.depth, "dropped": lane.dropped}
         renditions = {
-            f"{name} {codec}": {
+            _rendition_key(name, codec): {
                 **canvas["renditions"].get(f"{name} {codec}", {}),
                 "viewers": len(fanout),
             }
@@ -558,3 +558,8 @@ class Session:
             },
             "queues": queues,
         }
+
+
+def _rendition_key(name: str, codec: VideoCodec) -> str:
+    """The contract's name for the H.264 rendition; the codec is added for the one that few need."""
+    return name if codec == "H264" else f"{name}-{codec.lower()}"

@@ -103,15 +103,17 @@ class AudioBridge:
         minus: str | None,
         ptime_ms: int = 20,
         bitrate_bps: int = 32_000,
+        fec: bool = False,
     ) -> None:
         """A listener joins: ``sink`` gets every packet, with pts going up by its length.
 
         ``minus``: the leg whose voice is left out. ``ptime_ms``: 20, 40 or 60, else ``ValueError``. Of the
-        codecs only Opus heeds ``bitrate_bps``. ``Conflict`` if ``key`` is there already.
+        codecs only Opus heeds ``bitrate_bps`` and ``fec`` (in-band FEC: it makes the encoder four times as dear
+        and a lost packet inaudible, so it is for lines that lose). ``Conflict`` if ``key`` is there already.
         """
         if key in self._outlets:
             raise Conflict(f"the audio bridge has an output {key!r} already")
-        form = Format.of(codec, ptime_ms, bitrate_bps)
+        form = Format.of(codec, ptime_ms, bitrate_bps, fec=fec)
         shared = self._shared.setdefault(form, Shared(form))
         shared.users += 1
         self._outlets[key] = Outlet(form, sink, minus, shared)

@@ -184,11 +184,11 @@ def make_decoder(codec: AudioCodec) -> AudioDecoder:
             return G711Decoder(g711.decode_pcma)
 
 
-def make_encoder(codec: AudioCodec, *, frames: int, bitrate_bps: int) -> AudioEncoder:
-    """A fresh encoder of packets of ``frames`` × 20 ms; only Opus heeds ``bitrate_bps``."""
+def make_encoder(codec: AudioCodec, *, frames: int, bitrate_bps: int, fec: bool = False) -> AudioEncoder:
+    """A fresh encoder of packets of ``frames`` × 20 ms; only Opus heeds ``bitrate_bps`` and ``fec``."""
     match codec:
         case "opus":
-            return OpusEncoder(bitrate_bps, frames=frames)
+            return OpusEncoder(bitrate_bps, frames=frames, inband_fec=fec)
         case "G722":
             return G722Encoder()
         case "PCMU":

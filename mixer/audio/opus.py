@@ -115,7 +115,10 @@ def _whole_steps(samples: int) -> int:
 
 
 class OpusEncoder:
-    """Encodes mono float32 at 48 kHz into packets of ``frames`` × 20 ms (1, 2 or 3), with in-band FEC.
+    """Encodes mono float32 at 48 kHz into packets of ``frames`` × 20 ms (1, 2 or 3).
+
+    ``inband_fec`` forces the speech coder (SILK), which at 32 kbit/s takes 280 µs a frame where the transform
+    coder takes 63 (measured on a voiced hum): worth it where packets get lost, and only there.
 
     No packet is larger than 1.25 times the mean that ``bitrate_bps`` allows. ``audio`` is as good for voices
     as ``voip`` and lets music and tones through: at 12 kbit/s ``voip`` takes 4 to 9 dB off them (measured).
@@ -128,7 +131,7 @@ class OpusEncoder:
         frames: int = 1,
         application: Literal["voip", "audio"] = "audio",
         complexity: int = _COMPLEXITY,
-        inband_fec: bool = True,
+        inband_fec: bool = False,
     ) -> None:
         self._state = _encoder.create_state(AUDIO_CLOCK_HZ, 1, _VOIP if application == "voip" else _AUDIO)
         weakref.finalize(self, _encoder.destroy, self._state)

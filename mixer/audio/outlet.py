@@ -29,18 +29,21 @@ _HISTORY: Final = 8  # frames: a 60 ms packet, what primes it, and two that come
 
 
 class Format(NamedTuple):
-    """Outputs of equal format can share packets. ``frames``: 20 ms frames a packet."""
+    """Outputs of equal format can share packets. ``frames``: 20 ms frames a packet. ``fec``: Opus' in-band FEC."""
 
     codec: AudioCodec
     frames: int
     bitrate_bps: int
+    fec: bool
 
     @staticmethod
-    def of(codec: AudioCodec, ptime_ms: int, bitrate_bps: int) -> Format:
+    def of(codec: AudioCodec, ptime_ms: int, bitrate_bps: int, *, fec: bool = False) -> Format:
         """``ValueError`` unless ``ptime_ms`` is 20, 40 or 60 (the tick, and Opus' longer frames)."""
         if ptime_ms not in (20, 40, 60):
             raise ValueError(f"packets last 20, 40 or 60 ms, not {ptime_ms}")
-        return Format(codec, ptime_ms // 20, bitrate_bps if codec == "opus" else 64_000)
+        if codec != "opus":
+            bitrate_bps, fec = 64_000, False
+        return Format(codec, ptime_ms // 20, bitrate_bps, fec)
 
 
 class RoomMix:
@@ -74,6 +77,10 @@ class RoomMix:
             and (number * frames <= self._before or (number + 1) * frames > self._index)
         ]
 
+    def completed_before(self, frames: int) -> int:
+        """Number of the last packet of ``frames`` frames that was complete before the last ``add``."""
+        return (self._before + 1) // frames - 1
+
     def before(self, index: int, frames: int) -> Pcm:
         """The mix up to ``index``, as whole packets of ``frames`` frames, to prime an encoder with."""
         length = _PRIME_FRAMES // frames * frames
@@ -81,19 +88,23 @@ class RoomMix:
 
 
 class _Stream:
-    """An encoder that is primed whenever it did not make the packet before."""
+    """An encoder that is primed whenever another one made the packet before.
+
+    Ticks that were left out made no packet, so after them it just goes on: priming costs three encodes, which is
+    the last thing a machine needs that has just been too late.
+    """
 
     def __init__(self, form: Format) -> None:
         self._form = form
         self._encoder: AudioEncoder = make_encoder(
-            form.codec, frames=form.frames, bitrate_bps=form.bitrate_bps
+            form.codec, frames=form.frames, bitrate_bps=form.bitrate_bps, fec=form.fec
         )
         self._last: int | None = None
         self.encoded = 0
 
     def encode(self, number: int, frames: list[Pcm], room: RoomMix) -> EncodedAudio:
         form = self._form
-        if self._last != number - 1:
+        if self._last is None or self._last < room.completed_before(form.frames):
             self._encoder.prime(room.before(number * form.frames, form.frames))
         self._last = number
         self.encoded += 1

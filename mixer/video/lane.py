@@ -16,7 +16,7 @@ from typing import Final
 
 from mixer.media import EncodedVideo
 from mixer.video.canvas import Mailbox
-from mixer.video.decoder import DecodeFailed, VideoDecoder
+from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
 
 MAX_QUEUED: Final = 12
 # 400 ms at 30 fps. A decoder that is further behind will not catch up; overflow drops everything up to the
@@ -121,13 +121,14 @@ class DecodeLane:
             if self._decoder is None or self._decoder.codec != frame.codec:
                 self._decoder = VideoDecoder(frame.codec)
             pictures = self._decoder.decode(frame)
-        except DecodeFailed:
+        except DecodeFailed as error:
             self._decoder = None
             with self._lock:
                 self.failed += 1
                 self._needs_keyframe = True
                 self._queue.clear()
-            self._request_keyframe()
+            if not isinstance(error, PictureTooLarge):  # another keyframe would be as large
+                self._request_keyframe()
             return
         now = self._clock()
         self.decode_ms += 0.1 * ((now - started) * 1000 - self.decode_ms)

@@ -429,10 +429,10 @@ class Cost:
 
 
 # Milliseconds of one core for a million pixels, on the 2-core machine of tests/bench (2026-11).
-_DECODE_MS_PER_MPX: Final = 2.1  # 720p VP8 and H.264
-_SCALE_MS_PER_MPX: Final = 0.3  # read the whole source once, nearly whatever the tile's size
-_COMPOSE_MS_PER_MPX: Final = 0.5
-_ENCODE_MS_PER_MPX: Final = 5.5
+_DECODE_MS_PER_MPX: Final = 1.9  # 720p VP8 and H.264
+_SCALE_MS_PER_MPX: Final = 0.45  # read the whole source once, nearly whatever the tile's size
+_COMPOSE_MS_PER_MPX: Final = 0.75
+_ENCODE_MS_PER_MPX: Final = 5.7  # x264 superfast
 _SOURCE_MPX: Final = 0.92  # publishers are asked for 720p
 _ALWAYS_CORES: Final = 0.03  # audio tick, signalling
 

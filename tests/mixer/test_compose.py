@@ -5,14 +5,15 @@ import json
 import threading
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from mixer import cli
+from mixer import cli, compose
 from mixer.compose import compose_files
-from mixer.compose_io import ComposeFailed
+from mixer.compose_io import Ahead, ComposeFailed
 from mixer.errors import InvalidBody
 from mixer.video.frame import frame_of
 from mixer.video.layout import LayoutBody, arrange, parse_layout
@@ -210,6 +211,21 @@ def test_the_tiles_are_those_of_the_live_grid(tmp_path: Path) -> None:
     tiles = arrange(body(), [Source(str(i), "", "webrtc", True) for i in range(5)], None)
     for tile, colour in zip(tiles, colours, strict=True):
         assert close(frame[tile.y + tile.height // 2, tile.x + tile.width // 2], colour)
+
+
+def test_a_clip_decoded_whole_before_the_first_tick_is_still_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FarAhead(Ahead):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            while not self._ready.full():
+                self._thread.join(0.001)
+
+    monkeypatch.setattr(compose, "Ahead", FarAhead)
+    out = tmp_path / "out.mp4"
+    compose_files([clip(tmp_path / "a.mp4", rgb=RED, seconds=0.2)], out, body())
+    assert close(pictures(out)[1][90, 160], RED)
 
 
 # --- the command

@@ -365,3 +365,24 @@ def test_the_own_encoder_outlasts_the_last_word_by_gate_and_hold():
     run(bridge, [ann, viewer], range(250))
     # 50 ticks of sound, 40 until the gate closes (0.8 s), 25 of hold (0.5 s); a few for ramps and ringing.
     assert 110 <= bridge.stats()["personal_packets"] <= 122
+
+
+def test_ticks_that_were_left_out_cost_no_priming(monkeypatch):
+    """A machine that was too late must not be given three times the work for it."""
+    primed: list[int] = []
+
+    class Counting:
+        def encode(self, pcm):
+            return b"packet"
+
+        def prime(self, pcm):
+            primed.append(len(pcm))
+
+    monkeypatch.setattr("mixer.audio.outlet.make_encoder", lambda codec, **settings: Counting())
+    bridge = AudioBridge()
+    got = []
+    bridge.add_output("listener", got.append, codec="opus", minus=None)
+    for index in (0, 1, 2, 7, 8, 20, 21):
+        bridge.tick(index, index * 0.02)
+    assert [frame.pts // 960 for frame in got] == [0, 1, 2, 7, 8, 20, 21]
+    assert len(primed) == 1, "at the very beginning only"

@@ -19,8 +19,10 @@ from tests.mixer.audio.signals import level_db, noise, tone, voiced
 CODECS = ("opus", "G722", "PCMU", "PCMA")
 
 
-def _encode(codec: str, pcm: np.ndarray, frames: int = 1, bitrate_bps: int = 32_000) -> list[bytes]:
-    encoder = make_encoder(codec, frames=frames, bitrate_bps=bitrate_bps)
+def _encode(
+    codec: str, pcm: np.ndarray, frames: int = 1, bitrate_bps: int = 32_000, fec: bool = False
+) -> list[bytes]:
+    encoder = make_encoder(codec, frames=frames, bitrate_bps=bitrate_bps, fec=fec)
     size = 960 * frames
     return [encoder.encode(pcm[at : at + size]) for at in range(0, len(pcm) - size + 1, size)]
 
@@ -82,7 +84,7 @@ def test_of_a_voice_at_5_percent_loss_hardly_anything_is_gone(codec):
 
 def test_fec_brings_the_lost_frame_back_better_than_concealment():
     pcm = voiced(2.0) * np.repeat(np.random.default_rng(3).uniform(0.2, 2.0, 20), 4_800).astype(np.float32)
-    packets = _encode("opus", pcm)
+    packets = _encode("opus", pcm, fec=True)
 
     def error(recover: bool) -> float:
         whole, lossy = OpusDecoder(), OpusDecoder()
