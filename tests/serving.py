@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -95,6 +96,7 @@ def serving(directory: Path, settings: Mapping[str, str] | None = None) -> Itera
     # nothing of this machine's own configuration: neither variables nor a mosaique.toml in the directory
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MOSAIQUE_")}
     environment["PYTHONPATH"] = str(_ROOT)
+    token = environment["MOSAIQUE_AUTH__ADMIN_TOKEN"] = secrets.token_urlsafe(32)
     log = directory / "server.log"
     started = time.monotonic()
     with log.open("wb") as output:
@@ -111,20 +113,13 @@ def serving(directory: Path, settings: Mapping[str, str] | None = None) -> Itera
         url = f"http://127.0.0.1:{port}"
         _await_ready(url, process, log)
         ready_s = time.monotonic() - started
-        yield Server(url, _printed_token(log), process, directory / "var", log, ready_s)
+        yield Server(url, token, process, directory / "var", log, ready_s)
         _drain(process, log)
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _printed_token(log: Path) -> str:
-    for line in log.read_text().splitlines():
-        if line.startswith("Admin token:"):
-            return line.split(":", 1)[1].strip()
-    raise RuntimeError(f"the server printed no admin token:\n{log.read_text()[-2000:]}")
 
 
 def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

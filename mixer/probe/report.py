@@ -114,8 +114,9 @@ def as_table(figures: Figures, problems: Sequence[str]) -> str:
         if limit:
             entry = LIMITS[limit]
             value = getattr(figures, limit)
-            ok = value is None or (abs(value) if limit == "skew_ms" else value) <= entry.most
-            bound = f"{'ok  ' if ok else 'MISS'} ≤ {entry.most:g} {entry.unit}"
+            ok = value is not None and (abs(value) if limit == "skew_ms" else value) <= entry.most
+            verdict = "    " if value is None else "ok  " if ok else "MISS"
+            bound = f"{verdict} ≤ {entry.most:g} {entry.unit}"
         return f"  {label:<22}{values:>22}   {bound:<16}  {note}".rstrip()
 
     pair = _pair

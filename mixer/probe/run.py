@@ -213,19 +213,20 @@ class Probe:
         observer = self._observer
         tracks = observer.tracks if observer is not None else []
         video = [delay for track in tracks for delay in track.video_delays]
-        heard = {track.caller.identity.index: _pip_delays(track) for track in tracks}
+        # the observer has the first caller's ears: that one's own voice must not be there to be timed
+        heard = {track.caller.identity.index: _pip_delays(track) for track in tracks[1:]}
         audio = [delay for delays in heard.values() for delay in delays]
         middle_video, high_video = spread(video)
         middle_audio, high_audio = spread(audio)
         joins = [viewer.first_picture_s for viewer in self._viewers if viewer.first_picture_s is not None]
         frozen = [signal.frozen_s(track.changes, started, ended) / elapsed for track in tracks]
-        skews = [skew for track in tracks if (skew := _skew_s(track)) is not None]
+        skews = [skew for track in tracks[1:] if (skew := _skew_s(track)) is not None]
         return Figures(
             callers=len(self._callers),
             viewers=len(self._viewers),
             seconds=round(elapsed, 2),
             seen=sum(1 for track in tracks if track.video_delays),
-            heard=sum(1 for index, delays in heard.items() if delays and index != 0),
+            heard=sum(1 for delays in heard.values() if delays),
             video_p50_ms=middle_video,
             video_p95_ms=high_video,
             audio_p50_ms=middle_audio,

@@ -15,6 +15,7 @@ Counters and pips repeat each ``LOOP_S`` seconds: a delay above that is folded, 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,12 +61,16 @@ PIP_S: Final = 0.08
 # Uneven, so that a delay is recognised by its pattern; the gaps leave room for 0.7 s of delay between two pips.
 PIP_TIMES_S: Final = (0.25, 1.05, 2.15, 3.20)
 TONE_BASE_HZ: Final = 397
-TONE_STEP_HZ: Final = (
-    107  # a 20 ms Hann window tells 100 Hz apart; both prime, so that harmonics fall between
-)
+TONE_STEP_HZ: Final = 107  # both prime, so that harmonics fall between the other tones
 HOP: Final = 48  # 1 ms: the grain of the envelope
 HOP_S: Final = HOP / AUDIO_CLOCK_HZ
-_WINDOW_HOPS: Final = 20
+_WINDOW_HOPS: Final = 40  # a Hann window of 40 ms: neighbours 107 Hz away leak less than -40 dB
+_PIP_HOPS: Final = round(PIP_S / HOP_S)
+_BLOCK_HOPS: Final = 500  # judged at a time
+_MEDIANS: Final = 6  # three seconds of them
+_INAUDIBLE: Final = (
+    1.5e-3  # -56 dB, 30 below what is sent: codec noise, which crosses any threshold of its own
+)
 _FLOOR: Final = 1e-6
 
 
@@ -257,7 +262,7 @@ class PipFinder:
         self._hops: list[npt.NDArray[np.complex64]] = []
         self._pending = np.zeros(0, np.complex64)  # hops not yet judged, with one window of the past
         self._first_hop = 0  # index of _pending[0]
-        self._usual = 0.0  # usual level of the tone, followed slowly
+        self._medians: deque[float] = deque(maxlen=_MEDIANS)  # of the envelope, a block each
 
     def feed(self, samples: Sound) -> list[float]:
         """Take the next samples (any count) and return the edges found since the last call."""
@@ -269,35 +274,39 @@ class PipFinder:
             turns = np.take(self._turns, np.arange(start, start + whole), mode="wrap")
             self._hops.append((data[:whole] * turns).reshape(-1, HOP).sum(axis=1))
             self._position += whole
-        if sum(hops.size for hops in self._hops) < 500:  # judge half a second at a time
+        if sum(hops.size for hops in self._hops) < _BLOCK_HOPS:
             return []
         return self._judge()
 
     def flush(self) -> list[float]:
-        """The edges in what is left."""
+        """The edges in what is left; a pip that is cut off by the end is none."""
         return self._judge()
 
     def _judge(self) -> list[float]:
         self._pending = np.concatenate((self._pending, *self._hops))
         self._hops.clear()
-        if self._pending.size <= _WINDOW_HOPS + 1:
+        judged = (
+            self._pending.size - _WINDOW_HOPS - _PIP_HOPS
+        )  # pairs of envelope values whose pip is all there
+        if judged <= 0:
             return []
         window = np.hanning(_WINDOW_HOPS + 2)[1:-1]
         envelope = np.abs(np.convolve(self._pending, window / (window.sum() * HOP / 2), mode="valid"))
-        usual = float(np.median(envelope))
-        # Slow to rise above what was usual (a block full of pips), quick to learn at the start.
-        self._usual = usual if self._usual == 0.0 else 0.8 * self._usual + 0.2 * usual
-        threshold = 2 * self._usual
+        # The loudest of the last few medians: pips are too short to move one, a stretch of silence does not count.
+        self._medians.append(float(np.median(envelope)))
+        usual = max(self._medians)
         edges: list[float] = []
-        if self._usual > 1e-4:  # -80 dB: below that the tone is not there, and noise crosses anything
-            rises = np.flatnonzero((envelope[:-1] < threshold) & (envelope[1:] >= threshold))
+        if usual > _INAUDIBLE:
+            threshold = 2 * usual
+            rises = np.flatnonzero((envelope[:judged] < threshold) & (envelope[1 : judged + 1] >= threshold))
             for hop in rises:
+                if envelope[hop + 1 : hop + 1 + _PIP_HOPS // 2].min() < threshold:
+                    continue  # a click: gone again before half a pip's time
                 low, high = float(envelope[hop]), float(envelope[hop + 1])
                 fraction = (threshold - low) / (high - low)
                 edges.append(float(self._first_hop + hop + fraction + _WINDOW_HOPS / 2) * HOP)
-        keep = _WINDOW_HOPS  # the next call's first envelope value follows this one's last
-        self._first_hop += self._pending.size - keep
-        self._pending = self._pending[-keep:]
+        self._first_hop += judged
+        self._pending = self._pending[judged:]
         return edges
 
 
@@ -328,7 +337,7 @@ def match_delays(sent_s: Sequence[float], heard_s: Sequence[float], *, longest_s
     coarse = float(np.median(candidates[best : best + int(near[best])]))
     nearest = np.abs(gaps - coarse).argmin(axis=1)
     delays = gaps[np.arange(gaps.shape[0]), nearest]
-    return [float(delay) for delay in delays if abs(delay - coarse) <= 0.3]
+    return [float(delay) for delay in delays if delay >= 0 and abs(delay - coarse) <= 0.3]
 
 
 def frozen_s(changes_s: Sequence[float], start_s: float, end_s: float) -> float:

@@ -1,7 +1,7 @@
 """A conference server of a hundred lines for the probe's own tests: what one publisher sends, everybody gets.
 
-WHIP and WHEP are real (``mixer.webrtc.peer`` on the loopback); there is no mixer. ``delay_s`` holds sound back,
-``echo`` gives the publisher its own voice: so that a test can see whether the probe finds both.
+WHIP and WHEP are real (``mixer.webrtc.peer`` on the loopback); there is no mixer, so only one voice is passed
+on: of the participant ``speaks``, held back by ``delay_s``. A test can see whether the probe finds both.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Sink:
 class Reflector:
     """One room, one publisher at a time in the picture."""
 
-    def __init__(self, *, delay_s: float = 0.0, echo: bool = False) -> None:
+    def __init__(self, *, delay_s: float = 0.0, speaks: str = "p2") -> None:
         self.delay_s = delay_s
-        self.echo = echo
+        self.speaks = speaks
         self.factory = PeerFactory(host="127.0.0.1", ports=range(40000, 41000))
         self.fanout = Fanout(request_keyframe=self.want_keyframe)
         self.publishers: list[Sink] = []
@@ -77,14 +77,16 @@ class Reflector:
                 sink.peer.request_keyframe()
 
     def sound(self, sender: Sink, packet: RtpPacket) -> None:
+        if sender.subject != self.speaks:
+            return
         first = self._first_timestamps.setdefault(sender.subject, packet.timestamp)
         pts = (packet.timestamp - first) & 0xFFFFFFFF
         frame = EncodedAudio("opus", packet.payload, pts, 960)
-        asyncio.get_running_loop().call_later(self.delay_s, self._pass_on, sender, frame)
+        asyncio.get_running_loop().call_later(self.delay_s, self._pass_on, frame)
 
-    def _pass_on(self, sender: Sink, frame: EncodedAudio) -> None:
+    def _pass_on(self, frame: EncodedAudio) -> None:
         for watcher in self.watchers:
-            if watcher.peer is not None and (self.echo or watcher.subject != sender.subject):
+            if watcher.peer is not None:
                 watcher.peer.send_audio(frame)
 
     def gone(self, sink: Sink) -> None:

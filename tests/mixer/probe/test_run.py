@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from mixer.probe import command
-from mixer.probe.loops import AudioLoop, VideoLoop, prepare
+from mixer.probe.loops import AudioLoop, VideoLoop, encode_audio, prepare
+from mixer.probe.report import Figures, faults
 from mixer.probe.run import Plan, Probe
 from mixer.probe.signal import Identity
 from mixer.webrtc.client import Refused, WebRtcClient
@@ -48,23 +49,34 @@ async def test_a_caller_is_seen_and_its_frames_are_timed(loops: Loops) -> None:
         assert server.sessions == {}, "every session was DELETEd"
 
 
-async def test_sound_held_back_is_measured_and_ones_own_is_heard(loops: Loops) -> None:
-    """150 ms of delay are found to a few milliseconds beside the same without; so is the missing mix-minus."""
-    found = {}
-    for delay_s in (0.0, 0.15):
-        async with reflecting(delay_s=delay_s, echo=True) as server, aiohttp.ClientSession() as http:
-            probe = Probe(http, plan(server))
-            try:
-                await probe.join(loops)
-                found[delay_s] = await probe.measure(2.5)
-            finally:
-                await probe.close()
-    plain, delayed = found[0.0], found[0.15]
-    assert plain.audio_p50_ms is not None
-    assert delayed.audio_p50_ms is not None
-    assert delayed.audio_p50_ms - plain.audio_p50_ms == pytest.approx(150, abs=40)
-    assert plain.echo_db is not None
-    assert plain.echo_db == pytest.approx(3, abs=6), "what comes back is what was sent, pips and all"
+async def _heard(server: Reflector, loops: Loops, seconds: float) -> Figures:
+    """Two callers, the second without a picture, and one viewer with the first one's ears."""
+    async with aiohttp.ClientSession() as http:
+        probe = Probe(http, plan(server, callers=2))
+        try:
+            await probe.join(loops)
+            return await probe.measure(seconds)
+        finally:
+            await probe.close()
+
+
+async def test_sound_held_back_is_measured(loops: Loops) -> None:
+    """The fake server's 150 ms and next to nothing else; and nobody hears oneself."""
+    async with reflecting(delay_s=0.15, speaks="p2") as server:
+        found = await _heard(server, [*loops, (None, encode_audio(Identity(1)))], 3.0)
+    assert found.heard == 1
+    assert found.pips >= 3
+    assert found.audio_p50_ms == pytest.approx(155, abs=45)
+    assert found.echo_db is not None
+    assert found.echo_db < -30
+
+
+async def test_a_server_that_gives_people_their_own_voice_is_caught(loops: Loops) -> None:
+    async with reflecting(speaks="p1") as server:
+        found = await _heard(server, [*loops, (None, encode_audio(Identity(1)))], 2.5)
+    assert found.echo_db == pytest.approx(3, abs=4), "what comes back is what was sent, pips and all"
+    assert any("echo_db" in problem for problem in faults(found, expect_video=True))
+    assert found.heard == 0, "the other one is not there"
 
 
 async def test_a_refusal_says_why() -> None:
