@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from mixer import protocol
+from mixer import priority, protocol
 from mixer.audio.bridge import AudioBridge
 from mixer.connection import Connection, rendition_named
 from mixer.errors import AlreadyRecording, Conflict, InvalidBody, MosaiqueError, NotFound
@@ -62,7 +62,9 @@ class Session:
         self._speaker: str | None = None
         self._speaking: tuple[str, ...] = ()
         self._recording: RecorderTap | None = None
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(
+            os.cpu_count() or 1, "decode", initializer=priority.lower, initargs=(priority.DECODE_NICE,)
+        )
         self._bridge = AudioBridge()
         self._canvas = Canvas(state.layout)
         self._audio_ticks = TickSchedule(self._origin, round(1 / TICK_S))

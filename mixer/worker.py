@@ -22,10 +22,10 @@ from mixer.session import Session
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S: Final = 1.0
-GIL_SWITCH_S: Final = 0.0005
-# The loop gives the interpreter's lock away at each system call and codec call, and waits this long (Python's
-# default: 5 ms) until a thread that computes hands it back: dropped audio ticks 1 and 6 with 5 ms, 0 and 0 with
-# 0.5 ms, in a room of 9 + 9 on 2 cores.
+GIL_SWITCH_S: Final = 0.002
+# The loop gives the interpreter's lock away at each system call and codec call, and waits this long until a thread
+# that computes hands it back. Python's default of 5 ms costs ticks on a machine that others use too; 0.5 ms costs
+# 3 % of a core in a room of 9 + 9 (1.13 and 1.15 against 1.09 and 1.10 cores) and gains nothing over 2 ms.
 
 MAX_BACKLOG_BYTES: Final = 8 * 1024 * 1024
 # Frames not yet read by control. A control process that far behind is gone in all but name.

@@ -86,7 +86,7 @@ class H264Encoder(VideoEncoder):
     codec: VideoCodec = "H264"
 
     def __init__(
-        self, width: int, height: int, fps: int, bitrate_bps: int, *, preset: str = "superfast"
+        self, width: int, height: int, fps: int, bitrate_bps: int, *, preset: str = "ultrafast"
     ) -> None:
         self._preset = preset
         super().__init__(width, height, fps, bitrate_bps)
@@ -96,6 +96,7 @@ class H264Encoder(VideoEncoder):
         parameters = {
             "keyint": "infinite", "scenecut": 0, "repeat-headers": 1, "annexb": 1,
             "threads": 1, "sliced-threads": 0, "slices": 1, "bframes": 0, "ref": 1,
+            "no-deblock": 0,  # `ultrafast` with its deblocking: 3.7 ms, 34.1 dB; `superfast` 5.0 ms, 33.5 dB
             "colormatrix": "smpte170m",  # as mixer.video.picture says
         }  # fmt: skip
         return "libx264", {

@@ -7,6 +7,7 @@ import time
 
 import structlog
 
+from mixer import priority
 from mixer.ticks import TickSchedule
 from mixer.video.canvas import Canvas
 
@@ -43,6 +44,7 @@ class FrameClock:
         return self._ticks.stats()
 
     def _run(self) -> None:
+        priority.lower(priority.CANVAS_NICE)
         ticks = self._ticks
         ticks.resume(time.monotonic())
         while not self._stopping:
