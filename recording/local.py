@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from recording.durable import make_folder, sync_folder
 from recording.errors import ObjectExists, ObjectMissing, StoreError
@@ -52,14 +52,9 @@ class LocalStore:
             raise StoreError(f"{key} cannot be stored: {error.strerror}") from error
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """See the port. The file stays open until the iterator is exhausted or closed."""
-        try:
-            file = self._path(key).open("rb")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise ObjectMissing(f"there is no object {key}") from error
-        except OSError as error:
-            raise StoreError(f"{key} cannot be read: {error.strerror}") from error
-        return _chunks(file, key, start, end)
+        """See the port. The file is open from the first chunk until the iterator is exhausted or closed."""
+        self.stat(key)
+        return _chunks(self._path(key), key, start, end)
 
     def stat(self, key: str) -> ObjectInfo:
         """See the port."""
@@ -155,9 +150,10 @@ class LocalStore:
                 yield Path(entry.path).relative_to(self._root).as_posix()
 
 
-def _chunks(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[bytes]:
-    with file:
-        try:
+def _chunks(path: Path, key: str, start: int, end: int | None) -> Iterator[bytes]:
+    try:
+        # Opened here and not before: an iterator that nobody begins would never close it.
+        with path.open("rb") as file:
             file.seek(start)
             left = None if end is None else max(0, end - start)
             while left is None or left > 0:
@@ -167,5 +163,5 @@ def _chunks(file: BinaryIO, key: str, start: int, end: int | None) -> Iterator[b
                 if left is not None:
                     left -= len(chunk)
                 yield chunk
-        except OSError as error:
-            raise StoreError(f"{key} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise StoreError(f"{key} cannot be read: {error.strerror}") from error

@@ -114,7 +114,8 @@ def serving(directory: Path, settings: Mapping[str, str] | None = None) -> Itera
         _await_ready(url, process, log)
         ready_s = time.monotonic() - started
         yield Server(url, token, process, directory / "var", log, ready_s)
-        _drain(process, log)
+        if process.poll() is None:  # a test may have ended it itself
+            _drain(process, log)
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

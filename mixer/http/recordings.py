@@ -327,7 +327,7 @@ async def _pump(response: web.StreamResponse, chunks: Iterator[bytes]) -> None:
     """Write a blocking iterator's chunks; each is read in a thread. A client that goes away ends it quietly;
     a store that fails in the middle breaks the connection, for a short body must not look like a whole one."""
     try:
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        while (chunk := await _next(chunks)) is not None:
             await response.write(chunk)
         await response.write_eof()
     except ConnectionError:
@@ -336,6 +336,17 @@ async def _pump(response: web.StreamResponse, chunks: Iterator[bytes]) -> None:
         close = getattr(chunks, "close", None)
         if close is not None:
             await asyncio.to_thread(close)
+
+
+async def _next(chunks: Iterator[bytes]) -> bytes | None:
+    """The next chunk, None at the end. A cancelled request waits for its thread, which nothing can cancel: the
+    iterator must not be closed while it runs."""
+    reading = asyncio.create_task(asyncio.to_thread(next, chunks, None))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait([reading])
+        raise
 
 
 def _disposition(kind: Literal["inline", "attachment"], filename: str) -> str:

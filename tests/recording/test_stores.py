@@ -67,3 +67,15 @@ def test_urls(tmp_path: Path) -> None:
     for url in ("s3://bucket/prefix", "file://elsewhere/x", "file:"):
         with pytest.raises(StoreError):
             open_store(url)
+
+
+def test_an_iterator_that_nobody_begins_holds_no_file(tmp_path: Path) -> None:
+    """A client that goes away before the first byte; it happens all day."""
+    store = LocalStore(tmp_path)
+    source = tmp_path / "source"
+    source.write_bytes(b"film")
+    store.put("room/film", source)
+    before = len(os.listdir("/proc/self/fd"))
+    waiting = [store.open_range("room/film") for _ in range(10)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert b"".join(waiting[0]) == b"film"
