@@ -11,11 +11,13 @@ class TickSchedule:
     """Ticks of ``rate_hz`` counted from ``origin_s`` (seconds, monotonic clock).
 
     A tick that starts within its own period has run, late or not; one whose whole period has passed is
-    dropped and counted, never queued: the next one starts on time.
+    dropped and counted, never queued: the next one starts on time. ``slack``: how many periods more a tick may
+    be late and still be run, for ticks whose receivers wait that long anyway; it bounds how many run at once.
     """
 
     origin_s: float
     rate_hz: int
+    slack: int = 0
     last: int = -1
     run: int = 0
     late: int = 0
@@ -28,7 +30,7 @@ class TickSchedule:
     def next(self, now_s: float) -> int:
         """The tick to wait for, after ``last``."""
         elapsed = math.floor((now_s - self.origin_s) * self.rate_hz)
-        return max(self.last + 1, elapsed)
+        return max(self.last + 1, elapsed - self.slack)
 
     def begin(self, index: int, now_s: float) -> None:
         """Tick ``index`` runs now; those skipped since the last one are counted as dropped."""

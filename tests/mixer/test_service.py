@@ -39,7 +39,9 @@ def _await_spooled_media(server: Server, recording: str) -> Path:
 def _duration_s(server: Server, recording: str) -> float:
     film = server.call("GET", f"/v1/recordings/{recording}/media")
     with av.open(io.BytesIO(film)) as container:
-        pictures = [float(p.pts * p.time_base) for p in container.demux(video=0) if p.size and p.pts is not None]
+        pictures = [
+            float(p.pts * p.time_base) for p in container.demux(video=0) if p.size and p.pts is not None
+        ]
     return max(pictures) - min(pictures)
 
 

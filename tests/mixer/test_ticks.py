@@ -30,6 +30,21 @@ def test_a_tick_that_missed_its_whole_period_is_dropped_and_counted() -> None:
     assert ticks.stats() == {"run": 2, "late": 1, "dropped": 4}
 
 
+def test_slack_runs_late_ticks_at_once_and_drops_what_is_later() -> None:
+    ticks = TickSchedule(origin_s=0.0, rate_hz=50, slack=2)
+    ticks.begin(ticks.next(0.0), 0.0)
+    stalled_until = 0.0505
+    begun = []
+    while ticks.due_s(index := ticks.next(stalled_until)) <= stalled_until:
+        ticks.begin(index, stalled_until)
+        begun.append(index)
+    assert begun == [1, 2]
+    assert ticks.dropped == 0
+    ticks.begin(ticks.next(1.0), 1.0)
+    assert ticks.last == 48, "two periods late, no more"
+    assert ticks.dropped == 45
+
+
 def test_a_pause_that_was_meant_drops_nothing() -> None:
     ticks = TickSchedule(origin_s=0.0, rate_hz=30)
     ticks.begin(ticks.next(0.0), 0.0)
