@@ -206,12 +206,14 @@ class AacEncoder:
     the overlap of the very first 21 ms, and a negative time would need an edit list in every file.
     """
 
-    def __init__(self, *, bitrate_bps: int = 64_000, start_pts: int = 0) -> None:
+    def __init__(self, *, bitrate_bps: int = 96_000, start_pts: int = 0) -> None:
         self._context: Any = av.CodecContext.create("aac", "w")
         self._context.sample_rate = AUDIO_CLOCK_HZ
         self._context.layout = "mono"
         self._context.format = "fltp"
         self._context.bit_rate = bitrate_bps
+        # `fast` at 96 kbit/s: 106 µs a frame and 19.8 dB SNR; FFmpeg's default coder at 64: 236 µs, 19.2 dB.
+        self._context.options = {"aac_coder": "fast"}
         self._context.time_base = Fraction(1, AUDIO_CLOCK_HZ)
         self._context.open()
         self.extradata: Final = bytes(self._context.extradata or b"")
