@@ -212,6 +212,7 @@ class Registry:
             self._sessions.pop(session.id, None)
         for table in (self._locks, self._idle_since, self._empty_since, self._crashes):
             table.pop(name, None)
+        self._locks.pop(f"{name} recording", None)
         self.hub.publish("room.ended", name)
 
     # --- sessions -------------------------------------------------------------------------------------------

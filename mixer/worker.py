@@ -22,6 +22,8 @@ from mixer.session import Session
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S: Final = 1.0
+FINISH_S: Final = 9.0  # what the recorder may take to write out (8 s), and a little
+
 GIL_SWITCH_S: Final = 0.002
 # The loop gives the interpreter's lock away at each system call and codec call, and waits this long until a thread
 # that computes hands it back. Python's default of 5 ms costs ticks on a machine that others use too; 0.5 ms costs
@@ -73,8 +75,9 @@ async def _serve(connection: socket.socket, state: protocol.RoomState) -> None:
         pass  # control is gone, or has drained us: either way what is recorded gets sealed
     finally:
         beat.cancel()
-        for task in requests:
-            task.cancel()
+        if requests:
+            # One of them may be sealing a recording: control's end must not cut that short.
+            await asyncio.wait(requests, timeout=FINISH_S)
         await session.stop("control closed the connection")
         writer.close()
 
