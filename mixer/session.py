@@ -21,7 +21,7 @@ from mixer.audio.bridge import AudioBridge
 from mixer.connection import Connection, rendition_named
 from mixer.errors import AlreadyRecording, Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.fanout import Fanout
-from mixer.media import FRAME_SAMPLES, TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo, VideoCodec
+from mixer.media import TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo, VideoCodec
 from mixer.protocol import RosterEntry
 from mixer.recorder_tap import RecorderTap
 from mixer.rtp.packet import RtpPacket
@@ -432,8 +432,6 @@ class Session:
             RecorderTap,
             order,
             RENDITIONS[RECORDED[0]],
-            # The tick goes on while the spool is opened: what it mixes until then is before the recording.
-            start_pts=(self._audio_ticks.last + 1) * FRAME_SAMPLES,
             on_alert=alert,
             on_keyframe_needed=lambda: self._canvas.force_keyframe(*RECORDED),
         )
