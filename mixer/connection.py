@@ -47,8 +47,6 @@ class Connection:
     rendition: Rendition
     minus: str | None
     closed: bool = False
-    is_connected: bool = False
-    estimate_bps: int | None = None
     peer: Peer = None  # type: ignore[assignment]  # set by `answer`, before anything can call back
 
     async def answer(self, factory: PeerFactory, offer: str) -> str:
@@ -63,7 +61,6 @@ class Connection:
 
     def on_connected(self) -> None:
         """DTLS is up: media flows."""
-        self.is_connected = True
         self.room.connected(self)
 
     def on_audio(self, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
@@ -79,8 +76,7 @@ class Connection:
         self.room.keyframe_wanted(self)
 
     def on_estimate(self, bitrate_bps: int) -> None:
-        """The viewer's bandwidth estimate; shown in stats, acted upon by `auto` in a later issue."""
-        self.estimate_bps = bitrate_bps
+        """The viewer's bandwidth estimate; nothing acts on it while ``auto`` stays where it starts."""
 
     def on_closed(self, reason: str) -> None:
         """Once, whoever closed it."""

@@ -538,10 +538,10 @@ class Registry:
 
     async def _recording_lost(self, room: Room, event: protocol.RecordingLost) -> None:
         """The recording cannot be continued: what there is gets archived, and a new one carries on."""
-        order, room.recording = room.recording, None
+        order = room.recording
         if order is None or order.id != event.id:
-            room.recording = order
             return
+        room.recording = None
         await asyncio.to_thread(self._desk.set_state, order.id, "incomplete")
         self.hub.publish("recording.stopped", room.name, recording=order.id, reason=event.reason)
         started = await self.start_recording(room.name, tracks=False, note=order.note, by="continuation")

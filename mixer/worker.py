@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -114,7 +113,3 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
         while True:
             _send(writer, protocol.WorkerFrame())
             await asyncio.sleep(HEARTBEAT_S)
-
-
-Entry = Callable[[socket.socket, str], None]
-"""The type of ``main``: what a process host runs in the child."""
