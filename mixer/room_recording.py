@@ -1,0 +1,102 @@
+"""The recording of one live room: started, paused, continued after a worker's death, sealed; and its journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from mixer import protocol
+from mixer.audio.bridge import AudioBridge
+from mixer.distribution import RECORDED, Distribution
+from mixer.errors import AlreadyRecording, Conflict
+from mixer.recorder_tap import RecorderTap
+from mixer.video.rendition import RENDITIONS
+from recording.errors import RecordingError
+
+log = structlog.get_logger(__name__)
+
+
+class RoomRecording:
+    """At most one at a time. ``say`` sends an event to control; ``pts`` is now, 90 kHz of the room clock."""
+
+    def __init__(
+        self,
+        bridge: AudioBridge,
+        distribution: Distribution,
+        say: Callable[[protocol.Event], None],
+        pts: Callable[[], int],
+    ) -> None:
+        self._bridge = bridge
+        self._distribution = distribution
+        self._say = say
+        self._pts = pts
+        self._loop = asyncio.get_running_loop()
+        self._tap: RecorderTap | None = None
+
+    async def start(self, order: protocol.RecordingOrder, introduce: Callable[[], None]) -> None:
+        """Open the spool and record from the next keyframe on. ``introduce`` notes how things stand now.
+
+        Raises ``AlreadyRecording``, and ``RecordingError`` or ``OSError`` when the spool does not take it.
+        """
+        if self._tap is not None:
+            raise AlreadyRecording("this room is being recorded already", self._tap.id)
+
+        def alert(kind: str, reason: str) -> None:
+            event = protocol.RecordingAlert(id=order.id, kind=kind, reason=reason)
+            self._loop.call_soon_threadsafe(self._say, event)
+
+        tap = await asyncio.to_thread(
+            RecorderTap,
+            order,
+            RENDITIONS[RECORDED[0]],
+            on_alert=alert,
+            on_keyframe_needed=self._distribution.force_recorded_keyframe,
+        )
+        self._tap = tap
+        if order.paused:
+            tap.pause(self._pts())
+        introduce()
+        self._bridge.set_recorder(tap.audio)
+        self._distribution.record(tap.video)
+
+    async def carry_on(self, order: protocol.RecordingOrder, introduce: Callable[[], None]) -> None:
+        """Go on where a lost worker stopped; a spool that cannot be continued must not keep the room away."""
+        try:
+            await self.start(order, introduce)
+        except (RecordingError, OSError) as error:
+            log.exception("recording.not_continued", recording=order.id)
+            self._say(protocol.RecordingLost(id=order.id, reason=str(error)))
+
+    async def change(self, recording: str, state: str) -> None:
+        """``paused``, ``recording`` or ``stopped``. ``Conflict`` when ``recording`` is not the live one."""
+        tap = self._tap
+        if tap is None or tap.id != recording:
+            raise Conflict(f"recording {recording} is not live in this room")
+        if state == "stopped":
+            await self.stop()
+        elif state == "paused" and not tap.paused:
+            tap.pause(self._pts())
+        elif state == "recording" and tap.paused:
+            tap.resume(self._pts())
+            self._distribution.force_recorded_keyframe()
+
+    async def stop(self) -> None:
+        """Put everything on the disk. Nothing happens when nothing is recorded."""
+        tap, self._tap = self._tap, None
+        if tap is None:
+            return
+        self._bridge.set_recorder(None)
+        self._distribution.stop_recording()
+        await asyncio.to_thread(tap.close, self._pts())
+
+    def note(self, event: str, /, **fields: Any) -> None:
+        """One line of the timeline, if there is one."""
+        if self._tap is not None:
+            self._tap.event(event, self._pts(), **fields)
+
+    def stats(self) -> dict[str, Any] | None:
+        """Depth and losses of the recorder's queue; None when nothing is recorded."""
+        return self._tap.stats() if self._tap is not None else None
