@@ -326,6 +326,8 @@ class Session:
                 log.exception("audio.tick_failed", room=self._state.room)
             if index % SPEAKING_POLL_TICKS == 0:
                 self._poll_speaking()
+                if self._intake.drop_ended_screens():
+                    self._rearrange()
 
     def _poll_speaking(self) -> None:
         speaking = tuple(sorted(self._bridge.speaking()))
