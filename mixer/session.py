@@ -16,7 +16,7 @@ import structlog
 
 from mixer import protocol
 from mixer.audio.bridge import AudioBridge
-from mixer.connection import Connection, rendition_named
+from mixer.connection import Connection
 from mixer.distribution import Distribution
 from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
@@ -154,7 +154,7 @@ class Session:
             session=request.session,
             participant=request.participant,
             publishes=request.publish,
-            rendition=rendition_named(request.rendition),
+            asked=request.rendition,
             minus=request.minus,
         )
         try:
@@ -286,6 +286,10 @@ class Session:
         """A viewer lost its picture."""
         self._distribution.keyframe_wanted(connection)
 
+    def adapted(self, connection: Connection) -> None:
+        """A viewer is to have another rendition, or FEC."""
+        self._distribution.adapt(connection)
+
     # --- recording ------------------------------------------------------------------------------------------
 
     def _introduce(self) -> None:
@@ -354,6 +358,7 @@ class Session:
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),
+            "viewers": {c.session: c.viewer_stats() for c in self._connections.values() if c.listens},
             "ticks": {
                 "audio": self._audio_ticks.stats(),
                 "video": {
