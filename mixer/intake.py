@@ -120,6 +120,9 @@ class Intake:
 
         To be called on every change, and now and then so that less is asked for in time.
         """
+        for source, lane in self._lanes.items():
+            if lane.refused is not None:
+                self._asking.refuse(source, now)
         for source, demand in self._asking.update(demands, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
@@ -140,6 +143,7 @@ class Intake:
                 "decode_ms": round(lane.decode_ms, 2) if lane else 0.0,
                 "decoded": lane.decoded if lane else 0,
                 "decode_failed": lane.failed if lane else 0,
+                "refused": lane.refused if lane else None,
             }
         return found
 

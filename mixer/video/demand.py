@@ -18,6 +18,7 @@ from mixer.video.rendition import RENDITIONS, Rendition
 
 TRICKLE_BPS: Final = 30_000  # of who is not shown: libwebrtc's encoders stop below that
 LOWER_AFTER_S: Final = 2.0  # speakers and layouts change more often than once in that time
+REFUSED_S: Final = 10.0  # an encoder takes seconds to get smaller, and would grow again as soon as it may
 _REFERENCE_BPS: Final = 2_000_000  # a 720p30 picture: browsers send 1.7 to 2.5 Mbit/s by themselves
 _REFERENCE_PIXELS: Final = 1280 * 720
 _REFERENCE_FPS: Final = 30
@@ -110,6 +111,7 @@ class Asking:
     def __init__(self, lower_after_s: float = LOWER_AFTER_S) -> None:
         self._lower_after_s = lower_after_s
         self._asked: dict[str, Demand] = {}
+        self._refused: dict[str, float] = {}  # until when
         # What was wanted since less was enough: the most of it, and since when.
         self._less: dict[str, tuple[Demand, float]] = {}
 
@@ -120,7 +122,12 @@ class Asking:
     def forget(self, source: str) -> None:
         """The source is gone."""
         self._asked.pop(source, None)
+        self._refused.pop(source, None)
         self._less.pop(source, None)
+
+    def refuse(self, source: str, now: float) -> None:
+        """Its pictures are too large to be taken: it gets a trickle, since encoders shrink with their rate."""
+        self._refused[source] = now + REFUSED_S
 
     def update(self, wanted: Mapping[str, Demand], sources: Iterable[str], now: float) -> dict[str, Demand]:
         """Those of ``sources`` to be asked for something else now; call it on every change and now and then."""
@@ -133,6 +140,9 @@ class Asking:
 
     def _next(self, source: str, wanted: Demand, now: float) -> Demand:
         before = self._asked.get(source)
+        if now < self._refused.get(source, now):
+            self._less.pop(source, None)
+            return UNSEEN
         if before is None or not before.covers(wanted):
             self._less.pop(source, None)
             return wanted

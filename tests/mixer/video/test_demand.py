@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mixer.video.demand import FULL, LOWER_AFTER_S, TRICKLE_BPS, UNSEEN, Asking, Demand, demands
+from mixer.video.demand import (
+    FULL,
+    LOWER_AFTER_S,
+    REFUSED_S,
+    TRICKLE_BPS,
+    UNSEEN,
+    Asking,
+    Demand,
+    demands,
+)
 from mixer.video.layout import Fit, LayoutBody, Source, Tile, arrange
 from mixer.video.rendition import RENDITIONS
 
@@ -104,3 +113,13 @@ def test_who_is_not_shown_sends_a_trickle_and_who_is_new_is_told_at_once() -> No
     assert asking.update({"a": SMALL}, ["a", "b"], 0.1) == {"a": SMALL, "b": UNSEEN}
     asking.forget("a")
     assert asking.update({"a": SMALL}, ["a"], 0.2) == {"a": SMALL}, "another connection knows of nothing"
+
+
+def test_who_sends_too_large_pictures_gets_a_trickle_for_a_while() -> None:
+    asking = Asking()
+    asking.update({"a": BIG}, ["a"], 0.0)
+    asking.refuse("a", 1.0)
+    assert asking.update({"a": BIG}, ["a"], 1.0) == {"a": UNSEEN}
+    asking.refuse("a", 3.0)
+    assert asking.update({"a": BIG}, ["a"], 2.0 + REFUSED_S) == {}
+    assert asking.update({"a": BIG}, ["a"], 3.0 + REFUSED_S) == {"a": BIG}
