@@ -19,6 +19,7 @@ from mixer.rtp.rtcp import (
     SdesChunk,
     SenderReport,
     SourceDescription,
+    TemporaryMaxBitrateRequest,
     parse_rtcp,
     write_rtcp,
 )
@@ -41,6 +42,11 @@ PACKETS: st.SearchStrategy[RtcpPacket] = st.one_of(
     st.builds(PictureLossIndication, U32, U32),
     st.builds(FullIntraRequest, U32, st.lists(st.tuples(U32, U8), max_size=8).map(tuple)),
     st.builds(ReceiverEstimatedMaxBitrate, st.integers(0, 2**18 - 1), SOURCES, U32),
+    st.builds(
+        TemporaryMaxBitrateRequest,
+        U32,
+        st.lists(st.tuples(U32, st.integers(0, 2**17 - 1), st.integers(0, 511)), max_size=4).map(tuple),
+    ),
 )
 
 
@@ -148,3 +154,15 @@ def test_what_is_refused(data: bytes) -> None:
 def test_what_cannot_be_written(packet: RtcpPacket) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any message
         write_rtcp([packet])
+
+
+def test_tmmbr_on_the_wire() -> None:
+    """RFC 5104 figure 2: SSRC, six bits of exponent, 17 of mantissa, 9 of overhead."""
+    data = write_rtcp([TemporaryMaxBitrateRequest(1, ((2, 380_928, 58),))])
+    assert data == bytes.fromhex("83cd0004 00000001 00000000 00000002") + (
+        2 << 26 | 95_232 << 9 | 58
+    ).to_bytes(4, "big")
+    (limit,) = parse_rtcp(write_rtcp([TemporaryMaxBitrateRequest(1, ((2, 2_500_001, 0),))]))
+    assert limit == TemporaryMaxBitrateRequest(1, ((2, 2_500_000 // 32 * 32, 0),))
+    with pytest.raises(MalformedPacket):
+        parse_rtcp(bytes.fromhex("83cd0003 00000001 00000000 00000002"))
