@@ -26,8 +26,9 @@ from mixer.room_recording import RoomRecording
 from mixer.rtp.packet import RtpPacket
 from mixer.ticks import TickSchedule
 from mixer.video.canvas import Canvas
+from mixer.video.demand import demands
 from mixer.video.frame_clock import FrameClock
-from mixer.video.layout import LayoutBody, Source, arrange, predict_cost
+from mixer.video.layout import LayoutBody, Source, Tile, arrange, predict_cost
 from mixer.video.rendition import RENDITIONS
 from mixer.webrtc.peer import PeerFactory
 
@@ -54,6 +55,7 @@ class Session:
         self._connections: dict[str, Connection] = {}
         self._speaker: str | None = None
         self._speaking: tuple[str, ...] = ()
+        self._seen: list[Tile] = []  # tiles with a picture that moves
         self._bridge = AudioBridge()
         self._canvas = Canvas(state.layout)
         self._audio_ticks = TickSchedule(self._origin, round(1 / TICK_S), slack=AUDIO_SLACK_TICKS)
@@ -231,7 +233,16 @@ class Session:
         sources = self._sources()
         tiles = arrange(self._layout, sources, self._speaker)
         self._canvas.set_arrangement(self._layout_version, self._layout, tiles, sources)
-        self._intake.show({tile.participant for tile in tiles if tile.participant is not None})
+        moving = {source.id for source in sources if source.has_video}
+        self._seen = [tile for tile in tiles if tile.participant in moving]
+        self._ask_senders()
+
+    def _ask_senders(self) -> None:
+        """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
+        canvas = self._layout.canvas
+        size = canvas.width, canvas.height, canvas.fps
+        wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX)
+        self._intake.show(wanted, time.monotonic())
 
     def _set_layout(self, version: int, body: LayoutBody) -> None:
         self._layout_version = version
@@ -330,6 +341,7 @@ class Session:
                 log.exception("audio.tick_failed", room=self._state.room)
             if index % SPEAKING_POLL_TICKS == 0:
                 self._poll_speaking()
+                self._ask_senders()
 
     def _poll_speaking(self) -> None:
         speaking = tuple(sorted(self._bridge.speaking()))

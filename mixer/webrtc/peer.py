@@ -40,6 +40,7 @@ from mixer.rtp.rtcp import (
     write_rtcp,
 )
 from mixer.rtp.twcc import TransportFeedback
+from mixer.video.demand import Demand
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
 from mixer.webrtc.answer import LocalSide, Plan, negotiate, write_answer
 from mixer.webrtc.feedback import REPORT_S, Feedback
@@ -346,10 +347,12 @@ class Peer:
         if original is packet:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
             incoming.stats.receive(packet, now)
         if incoming.track.kind == "video":
-            for frame in incoming.frames(original, now):
+            layers = self._feedback.layers(incoming)
+            for frame in layers.pass_on(incoming, incoming.frames(original, now), now):
                 self._sink.on_video(frame, incoming.track.screen)
         elif original.payload and self.receives_audio is not None:
-            self._sink.on_audio(original, self.receives_audio, now)
+            for sound in incoming.sounds(original):
+                self._sink.on_audio(sound, self.receives_audio, now)
 
     def _on_rtcp(self, data: bytes) -> None:
         now = self._factory.clock()
@@ -423,10 +426,10 @@ class Peer:
         """Ask the publisher for a keyframe (PLI, or FIR if it knows only that); at most one in 0.3 s."""
         self._send_urgent(self._feedback.keyframe(screen=screen, now=self._factory.clock()))
 
-    def limit_video(self, bitrate_bps: int) -> None:
-        """What the publisher may send at most, by REMB; repeated each second."""
-        self._feedback.limit(bitrate_bps)
-        self._send_urgent(self._feedback.remb())
+    def ask_video(self, demand: Demand, screen: bool = False) -> None:
+        """What the publisher is to send, by REMB, TMMBR and the choice of layer; repeated each second."""
+        self._feedback.ask(demand, screen=screen, now=self._factory.clock())
+        self._send_urgent(self._feedback.limits())
 
     @property
     def _rtt_s(self) -> float | None:
@@ -494,10 +497,13 @@ class Peer:
         return {
             "packets": sum(incoming.stats.received for incoming in tracks),
             "lost": sum(max(0, incoming.stats.lost) for incoming in tracks),
-            "recovered": sum(assembler.recovered for assembler in assemblers),
+            "recovered": sum(assembler.recovered for assembler in assemblers)
+            + sum(incoming.red.recovered for incoming in tracks if incoming.red is not None),
             "jitter_ms": round(max((incoming.stats.jitter_ms for incoming in tracks), default=0.0), 2),
             "rtt_ms": round(rtt_s * 1000, 1) if rtt_s is not None else None,
             "bytes": transport.bytes_received if transport else 0,
+            "asked_kbps": round(self._feedback.asked_bps / 1000),
+            "received_kbps": round(self._feedback.received_bps / 1000),
             "frames": sum(assembler.frames for assembler in assemblers),
             "frames_dropped": sum(assembler.dropped for assembler in assemblers),
             "nacks": sum(incoming.nacks for incoming in tracks),

@@ -19,6 +19,7 @@ from mixer.rtp.rtcp import (
     SdesChunk,
     SenderReport,
     SourceDescription,
+    TemporaryMaxBitrateRequest,
     parse_rtcp,
     write_rtcp,
 )
@@ -54,6 +55,11 @@ PACKETS: st.SearchStrategy[RtcpPacket] = st.one_of(
     st.builds(FullIntraRequest, U32, st.lists(st.tuples(U32, U8), max_size=8).map(tuple)),
     st.builds(ReceiverEstimatedMaxBitrate, st.integers(0, 2**18 - 1), SOURCES, U32),
     FEEDBACK,
+    st.builds(
+        TemporaryMaxBitrateRequest,
+        U32,
+        st.lists(st.tuples(U32, st.integers(0, 2**17 - 1), st.integers(0, 511)), max_size=4).map(tuple),
+    ),
 )
 
 
@@ -134,10 +140,10 @@ def test_a_transport_feedback_is_read_byte_by_byte() -> None:
 
 def test_the_unknown_is_skipped_and_padding_taken_off() -> None:
     extended_report = b"\x80\xcf\x00\x01" + bytes(4)
-    limit_request = b"\x83\xcd\x00\x03" + bytes(12)  # TMMBR, RFC 5104 section 4.2.1
+    limit_notice = b"\x84\xcd\x00\x03" + bytes(12)  # TMMBN, RFC 5104 section 4.2.2
     other_application = b"\x8f\xce\x00\x03" + bytes(8) + b"ABCD"
     padded_pli = b"\xa1\xce\x00\x03" + b"\x00\x00\x00\x01\x00\x00\x00\x02" + b"\x00\x00\x00\x04"
-    data = extended_report + limit_request + other_application + padded_pli
+    data = extended_report + limit_notice + other_application + padded_pli
     assert parse_rtcp(data) == [PictureLossIndication(1, 2)]
 
 
@@ -191,3 +197,15 @@ def test_what_is_refused(data: bytes) -> None:
 def test_what_cannot_be_written(packet: RtcpPacket) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any message
         write_rtcp([packet])
+
+
+def test_tmmbr_on_the_wire() -> None:
+    """RFC 5104 figure 2: SSRC, six bits of exponent, 17 of mantissa, 9 of overhead."""
+    data = write_rtcp([TemporaryMaxBitrateRequest(1, ((2, 380_928, 58),))])
+    assert data == bytes.fromhex("83cd0004 00000001 00000000 00000002") + (
+        2 << 26 | 95_232 << 9 | 58
+    ).to_bytes(4, "big")
+    (limit,) = parse_rtcp(write_rtcp([TemporaryMaxBitrateRequest(1, ((2, 2_500_001, 0),))]))
+    assert limit == TemporaryMaxBitrateRequest(1, ((2, 2_500_000 // 32 * 32, 0),))
+    with pytest.raises(MalformedPacket):
+        parse_rtcp(bytes.fromhex("83cd0003 00000001 00000000 00000002"))

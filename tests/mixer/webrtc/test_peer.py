@@ -22,6 +22,8 @@ from mixer.media import EncodedAudio, VideoCodec
 from mixer.rtp.packet import parse_rtp
 from mixer.rtp.payload import h264, vp8
 from mixer.rtp.rtcp import Bye, ReceiverEstimatedMaxBitrate, ReceiverReport, write_rtcp
+from mixer.video.demand import Demand
+from mixer.webrtc.feedback import SOUND_BPS
 from mixer.webrtc.outgoing import ntp_time
 from mixer.webrtc.peer import PeerFactory
 from tests.mixer.webrtc.support import (
@@ -198,8 +200,8 @@ async def test_a_limit_reaches_the_publisher(factory: PeerFactory) -> None:
     await until(lambda: len(sink.video) > 3, "pictures")
     sender = next(s for s in pc.getSenders() if s.kind == "video")
     encoder = sender._RTCRtpSender__encoder  # type: ignore[attr-defined]
-    peer.limit_video(300_000)
-    await until(lambda: abs(encoder.target_bitrate - 300_000) < 2, "the REMB")
+    peer.ask_video(Demand(426, 240, 30, 300_000))
+    await until(lambda: abs(encoder.target_bitrate - 300_000 - SOUND_BPS) < 4, "the REMB")
 
 
 async def test_a_second_video_is_the_shared_screen(factory: PeerFactory) -> None:
