@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
 from mixer.video.canvas import Canvas
+from mixer.video.demand import Asking, Demand
 from mixer.video.lane import DecodeLane
 
 SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a screen cannot collide with one
@@ -36,6 +37,7 @@ class Intake:
         self._publishers: dict[str, Connection] = {}
         self._lanes: dict[str, DecodeLane] = {}
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
+        self._asking = Asking()
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
         self._pool = ThreadPoolExecutor(
@@ -73,6 +75,7 @@ class Intake:
         self._bridge.remove_input(participant)
         for source in (participant, participant + SCREEN_SUFFIX):
             lane = self._lanes.pop(source, None)
+            self._asking.forget(source)
             if lane is not None:
                 self._close_lane(source, lane)
 
@@ -118,16 +121,26 @@ class Intake:
         ended = [source for source, at in self._screens.items() if self._loop.time() - at > SCREEN_GONE_S]
         for source in ended:
             self._close_lane(source, self._lanes.pop(source))
+            self._asking.forget(source)
         return bool(ended)
 
     def has_picture(self, source: str) -> bool:
         """Whether pictures of ``source`` are expected."""
         return source in self._lanes
 
-    def show(self, sources: Collection[str]) -> None:
-        """Which sources have a tile; the others are not decoded."""
+    def show(self, demands: Mapping[str, Demand], now: float) -> None:
+        """What is seen of each source. The others are not decoded; all are asked for what they are worth.
+
+        To be called on every change, and now and then so that less is asked for in time.
+        """
         for source, lane in self._lanes.items():
-            lane.set_shown(source in sources)
+            if lane.refused is not None:
+                self._asking.refuse(source, now)
+        for source, demand in self._asking.update(demands, self._lanes, now).items():
+            participant = source.removesuffix(SCREEN_SUFFIX)
+            self._publishers[participant].peer.ask_video(demand, screen=source != participant)
+        for source, lane in self._lanes.items():  # after it was allowed to send more: a keyframe is many bits
+            lane.set_shown(source in demands)
 
     # --- numbers
 
@@ -143,6 +156,7 @@ class Intake:
                 "decode_ms": round(lane.decode_ms, 2) if lane else 0.0,
                 "decoded": lane.decoded if lane else 0,
                 "decode_failed": lane.failed if lane else 0,
+                "refused": lane.refused if lane else None,
             }
         return found
 

@@ -13,7 +13,7 @@ import aiohttp
 from mixer.media import EncodedVideo, VideoCodec
 from mixer.probe import signal
 from mixer.probe.callers import Caller, Conductor
-from mixer.probe.loops import AudioLoop, VideoLoop, prepare
+from mixer.probe.loops import AudioLoop, CameraLoops, prepare
 from mixer.probe.observer import Observer, Track
 from mixer.probe.report import Figures, spread
 from mixer.probe.server import ServerApi
@@ -39,6 +39,7 @@ class Plan:
     viewers: int
     rendition: str = "high"
     video: bool = True
+    follow: bool = True  # callers send what the server asks for, as browsers do
     bind: str = "127.0.0.1"
     codecs: tuple[VideoCodec, ...] = ("H264", "VP8")
 
@@ -105,11 +106,11 @@ class Probe:
         """Who is in."""
         return tuple(self._callers)
 
-    async def join(self, loops: Sequence[tuple[VideoLoop | None, AudioLoop]]) -> None:
+    async def join(self, loops: Sequence[tuple[CameraLoops | None, AudioLoop]]) -> None:
         """Everybody in. Raises ``Refused``, ``TimeoutError``, ``ConnectionError``, ``aiohttp.ClientError``."""
         await self.api.ensure_room()
-        for index, (video, audio) in enumerate(loops):
-            await self._join_caller(Identity(index), video, audio)
+        for index, (camera, audio) in enumerate(loops):
+            await self._join_caller(Identity(index), camera, audio)
         self._conductor.add(self._callers)
         self._tasks.append(asyncio.create_task(self._conductor.play(), name="probe-play"))
         if self._callers:
@@ -118,17 +119,17 @@ class Probe:
             self._tasks.append(asyncio.create_task(self._observer.run(), name="probe-observer"))
             self._tasks.append(asyncio.create_task(self._look_around(self._observer), name="probe-wall"))
 
-    async def _join_caller(self, who: Identity, video: VideoLoop | None, audio: AudioLoop) -> None:
+    async def _join_caller(self, who: Identity, camera: CameraLoops | None, audio: AudioLoop) -> None:
         entry = await self.api.enter(who.name)
         client = WebRtcClient(
             self._http,
             self.api.whip_url(),
             token=entry.token,
             direction="sendonly",
-            video=("VP8",) if video is not None else (),
+            video=("VP8",) if camera is not None else (),
             bind=self.plan.bind,
         )
-        caller = Caller(who, entry, client, video, audio)
+        caller = Caller(who, entry, client, camera, audio)
         started = self._clock()
         await client.start()
         self._connects_s.append(self._clock() - started)
@@ -267,7 +268,7 @@ class Probe:
 async def opened(plan: Plan) -> AsyncIterator[Probe]:
     """A probe whose callers have joined; everybody leaves at the end, whatever happened."""
     identities = [Identity(index) for index in range(plan.callers)]
-    loops = await asyncio.to_thread(prepare, identities, video=plan.video)
+    loops = await asyncio.to_thread(prepare, identities, video=plan.video, follow=plan.follow)
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(timeout=timeout) as http:
         probe = Probe(http, plan)
