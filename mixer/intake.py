@@ -40,8 +40,9 @@ class Intake:
         self._asking = Asking()
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
+        self.decoders = max(1, (os.cpu_count() or 1) - 1)
         self._pool = ThreadPoolExecutor(
-            max(1, (os.cpu_count() or 1) - 1),
+            self.decoders,
             "decode",
             initializer=priority.lower,
             initargs=(priority.DECODE_NICE,),
@@ -143,6 +144,11 @@ class Intake:
             lane.set_shown(source in demands)
 
     # --- numbers
+
+    @property
+    def decoding_s(self) -> float:
+        """What the decoding of those who are here has taken so far, of all threads together."""
+        return sum(lane.busy_s for lane in self._lanes.values())
 
     def stats(self, voices: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``participants``; ``voices``, ``pictures``: the inputs of bridge and canvas."""

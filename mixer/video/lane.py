@@ -54,6 +54,7 @@ class DecodeLane:
         self.failed = 0
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
+        self.busy_s = 0.0  # decoding, of all pictures so far
 
     @property
     def depth(self) -> int:
@@ -135,6 +136,7 @@ class DecodeLane:
             return
         now = self._clock()
         self.decode_ms += 0.1 * ((now - started) * 1000 - self.decode_ms)
+        self.busy_s += now - started
         for picture in pictures:
             self.decoded += 1
             self.refused = None
