@@ -52,6 +52,7 @@ class DecodeLane:
         self.decoded = 0
         self.dropped = 0
         self.failed = 0
+        self.size = (0, 0)  # of the newest picture, pixels
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
 
@@ -137,5 +138,6 @@ class DecodeLane:
         self.decode_ms += 0.1 * ((now - started) * 1000 - self.decode_ms)
         for picture in pictures:
             self.decoded += 1
+            self.size = picture.width, picture.height
             self.refused = None
             self._mailbox.put(picture, now)
