@@ -33,12 +33,15 @@ PUBLISH = """(async () => {
 class LossyPeer(Peer):
     """A tenth of what arrives is lost; the browser does not know."""
 
-    lost = 0
     chance = random.Random(4)
+
+    def __init__(self, factory: PeerFactory, sink: Recorder) -> None:
+        super().__init__(factory, sink, send=False, receive=True)
+        self.lost: list[int] = []
 
     def _on_rtp(self, data: bytes) -> None:
         if self.chance.random() < 0.1:
-            self.lost += 1
+            self.lost.append(int.from_bytes(data[2:4], "big"))
         else:
             super()._on_rtp(data)
 
@@ -47,7 +50,7 @@ class LossyPeer(Peer):
 async def site() -> AsyncIterator[tuple[str, LossyPeer, Recorder]]:
     factory, sink = PeerFactory(host=HOST, ports=PORTS), Recorder()
     await factory.start()
-    peer = LossyPeer(factory, sink, send=False, receive=True)
+    peer = LossyPeer(factory, sink)
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<!doctype html><title>red</title>", content_type="text/html")
@@ -76,11 +79,11 @@ async def test_lost_sound_is_found_in_the_next_packet(site: tuple[str, LossyPeer
         await page.navigate(url)
         await page.evaluate(PUBLISH)
         await until(lambda: len(sink.audio) >= 500, "ten seconds of sound", 30)
-    assert peer.lost > 20
+        heard = [packet.sequence for packet, _, _ in sink.audio]
+        lost = peer.lost[:-1]  # the one after the last may not have come yet
+    assert len(lost) > 20
     assert all(codec == "opus" and packet.payload[0] >> 3 >= 12 for packet, codec, _ in sink.audio)
-    # a browser that has just started skips packets of its own
-    numbers = [packet.sequence for packet, _, _ in sink.audio][100:]
-    missing = len({(numbers[0] + n) & 0xFFFF for n in range(380)} - set(numbers))
-    assert missing <= 12, f"{missing} of 380 never heard, though {peer.lost} were lost"
-    assert len(numbers) == len(set(numbers)), "nothing comes twice"
-    assert peer.stats()["recovered"] > 0.6 * peer.lost
+    assert len(heard) == len(set(heard)), "nothing comes twice"
+    # two in a row are one lost for good, and so is one before a packet that the busy browser never sent
+    assert len(set(lost) & set(heard)) > 0.75 * len(lost)
+    assert peer.stats()["recovered"] > 0.75 * len(lost)
