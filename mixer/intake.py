@@ -162,6 +162,8 @@ class Intake:
                 "decode_ms": round(lane.decode_ms, 2) if lane else 0.0,
                 "decoded": lane.decoded if lane else 0,
                 "decode_failed": lane.failed if lane else 0,
+                "width": lane.size[0] if lane else 0,
+                "height": lane.size[1] if lane else 0,
                 "refused": lane.refused if lane else None,
             }
         return found

@@ -52,6 +52,7 @@ class DecodeLane:
         self.decoded = 0
         self.dropped = 0
         self.failed = 0
+        self.size = (0, 0)  # of the newest picture, pixels
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
         self.busy_s = 0.0  # decoding, of all pictures so far
@@ -139,5 +140,6 @@ class DecodeLane:
         self.busy_s += now - started
         for picture in pictures:
             self.decoded += 1
+            self.size = picture.width, picture.height
             self.refused = None
             self._mailbox.put(picture, now)

@@ -504,6 +504,7 @@ class Peer:
             "bytes": transport.bytes_received if transport else 0,
             "asked_kbps": round(self._feedback.asked_bps / 1000),
             "received_kbps": round(self._feedback.received_bps / 1000),
+            "layer": self._feedback.layer,
             "frames": sum(assembler.frames for assembler in assemblers),
             "frames_dropped": sum(assembler.dropped for assembler in assemblers),
             "nacks": sum(incoming.nacks for incoming in tracks),

@@ -283,3 +283,13 @@ def test_an_ipv6_default_candidate_is_written_as_such() -> None:
     )
     rows = write_answer(offer, negotiate(offer, send=False, receive=True), local).split("\r\n")
     assert "c=IN IP6 2001:db8::1" in rows
+
+
+def test_firefox_is_asked_for_a_picture_that_it_can_be_asked_less_of() -> None:
+    limit = "max-fr=30;max-fs=3500"
+    assert [row for row in answer_to(read("firefox-sendrecv")) if row.endswith(limit)] == [
+        f"a=fmtp:120 {limit}"
+    ]
+    assert not [row for row in answer_to(read("firefox-whep")) if limit in row], "what we send is our affair"
+    two = video_offer(*("video 96|a=sendonly|a=rtpmap:96 VP8/90000",) * 2)
+    assert len([row for row in answer_to(two) if limit in row]) == 1, "a screen is as large as it is"
