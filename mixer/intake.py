@@ -22,6 +22,9 @@ from mixer.video.demand import Asking, Demand
 from mixer.video.lane import DecodeLane
 
 SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a screen cannot collide with one
+SCREEN_GONE_S: Final = 5.0
+# A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
+# after 5 s without a picture the contract shows none anyway.
 
 
 class Intake:
@@ -33,6 +36,7 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._publishers: dict[str, Connection] = {}
         self._lanes: dict[str, DecodeLane] = {}
+        self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
@@ -73,8 +77,7 @@ class Intake:
             lane = self._lanes.pop(source, None)
             self._asking.forget(source)
             if lane is not None:
-                lane.close()
-                self._canvas.remove_source(source)
+                self._close_lane(source, lane)
 
     def change(self, entry: RosterEntry) -> None:
         """Mute and volume of a participant as they are from now on."""
@@ -102,6 +105,8 @@ class Intake:
         if not self._is_current(connection):
             return False
         source = connection.participant.id + (SCREEN_SUFFIX if screen else "")
+        if screen:
+            self._screens[source] = self._loop.time()
         lane = self._lanes.get(source)
         if lane is not None:
             lane.push(frame)
@@ -110,6 +115,14 @@ class Intake:
         return True
 
     # --- pictures
+
+    def drop_ended_screens(self) -> bool:
+        """Forget the screens that are shared no longer. True when there were any: the arrangement changes."""
+        ended = [source for source, at in self._screens.items() if self._loop.time() - at > SCREEN_GONE_S]
+        for source in ended:
+            self._close_lane(source, self._lanes.pop(source))
+            self._asking.forget(source)
+        return bool(ended)
 
     def has_picture(self, source: str) -> bool:
         """Whether pictures of ``source`` are expected."""
@@ -166,6 +179,11 @@ class Intake:
         lane = DecodeLane(self._pool, self._canvas.add_source(source), ask)
         self._lanes[source] = lane
         return lane
+
+    def _close_lane(self, source: str, lane: DecodeLane) -> None:
+        lane.close()
+        self._screens.pop(source, None)
+        self._canvas.remove_source(source)
 
 
 def _request_keyframe(connection: Connection, screen: bool) -> None:

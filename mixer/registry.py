@@ -685,6 +685,7 @@ def empty_stats() -> dict[str, Any]:
     return {
         "participants": {},
         "renditions": {},
+        "viewers": {},
         "ticks": {
             "audio": {"run": 0, "late": 0, "dropped": 0},
             "video": {"run": 0, "late": 0, "dropped": 0, "scale_ms": 0.0, "compose_ms": 0.0},

@@ -16,7 +16,7 @@ import structlog
 
 from mixer import protocol
 from mixer.audio.bridge import AudioBridge
-from mixer.connection import Connection, rendition_named
+from mixer.connection import Connection
 from mixer.distribution import Distribution
 from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
@@ -156,7 +156,7 @@ class Session:
             session=request.session,
             participant=request.participant,
             publishes=request.publish,
-            rendition=rendition_named(request.rendition),
+            asked=request.rendition,
             minus=request.minus,
         )
         try:
@@ -297,6 +297,10 @@ class Session:
         """A viewer lost its picture."""
         self._distribution.keyframe_wanted(connection)
 
+    def adapted(self, connection: Connection) -> None:
+        """A viewer is to have another rendition, or FEC."""
+        self._distribution.adapt(connection)
+
     # --- recording ------------------------------------------------------------------------------------------
 
     def _introduce(self) -> None:
@@ -337,6 +341,8 @@ class Session:
                 log.exception("audio.tick_failed", room=self._state.room)
             if index % SPEAKING_POLL_TICKS == 0:
                 self._poll_speaking()
+                if self._intake.drop_ended_screens():
+                    self._rearrange()
                 self._ask_senders()
 
     def _poll_speaking(self) -> None:
@@ -366,6 +372,7 @@ class Session:
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),
+            "viewers": {c.session: c.viewer_stats() for c in self._connections.values() if c.listens},
             "ticks": {
                 "audio": self._audio_ticks.stats(),
                 "video": {

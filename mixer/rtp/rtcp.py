@@ -1,4 +1,5 @@
-"""RTCP: reports (RFC 3550 section 6), feedback (RFC 4585, RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
+"""RTCP: reports (RFC 3550 section 6), feedback (RFC 4585, RFC 5104), REMB (draft-alvestrand-rmcat-remb-03),
+transport-wide feedback (`mixer.rtp.twcc`).
 
 Compound and reduced-size (RFC 5506) packets alike. Types and formats that we don't know are skipped.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixer.errors import MalformedPacket
+from mixer.rtp.twcc import TransportFeedback, read_feedback, write_feedback
 
 SR: Final = 200  # RFC 3550 section 12.1
 RR: Final = 201
@@ -19,6 +21,7 @@ BYE: Final = 203
 RTPFB: Final = 205  # RFC 4585 section 6.1
 PSFB: Final = 206
 FMT_NACK: Final = 1  # RFC 4585 section 6.2.1
+FMT_TRANSPORT_CC: Final = 15  # draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1
 FMT_TMMBR: Final = 3  # RFC 5104 section 4.2.1
 FMT_PLI: Final = 1  # RFC 4585 section 6.3.1
 FMT_FIR: Final = 4  # RFC 5104 section 4.3.1
@@ -150,6 +153,7 @@ RtcpPacket = (
     | PictureLossIndication
     | FullIntraRequest
     | ReceiverEstimatedMaxBitrate
+    | TransportFeedback
     | TemporaryMaxBitrateRequest
 )
 
@@ -263,10 +267,23 @@ def _read_bye(count: int, body: bytes) -> Bye:
 def _read_feedback(kind: int, form: int, body: bytes) -> RtcpPacket | None:
     _need(body, 8)
     sender, media = _PAIR.unpack_from(body)
-    if kind == RTPFB:
-        if form == FMT_TMMBR:
+    read = _read_transport_feedback if kind == RTPFB else _read_payload_feedback
+    return read(form, sender, media, body)
+
+
+def _read_transport_feedback(form: int, sender: int, media: int, body: bytes) -> RtcpPacket | None:
+    match form:
+        case 1:
+            return _read_nack(sender, media, body)
+        case 3:
             return _read_tmmbr(sender, body)
-        return _read_nack(sender, media, body) if form == FMT_NACK else None
+        case 15:
+            return read_feedback(sender, media, body[8:])
+        case _:
+            return None
+
+
+def _read_payload_feedback(form: int, sender: int, media: int, body: bytes) -> RtcpPacket | None:
     if form == FMT_PLI:
         return PictureLossIndication(sender, media)
     if form == FMT_FIR:
@@ -334,6 +351,8 @@ def _write(packet: RtcpPacket) -> bytes:  # noqa: PLR0911 - one line a packet ty
             return _frame(PSFB, FMT_FIR, _PAIR.pack(sender, 0) + commands)
         case ReceiverEstimatedMaxBitrate(bitrate_bps, ssrcs, sender):
             return _frame(PSFB, FMT_ALFB, _PAIR.pack(sender, 0) + _write_remb(bitrate_bps, ssrcs))
+        case TransportFeedback(sender, media):
+            return _frame(RTPFB, FMT_TRANSPORT_CC, _PAIR.pack(sender, media) + write_feedback(packet))
         case TemporaryMaxBitrateRequest(sender, limits):
             return _frame(RTPFB, FMT_TMMBR, _PAIR.pack(sender, 0) + b"".join(map(_write_limit, limits)))
 

@@ -25,16 +25,20 @@ AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"  # RFC 6464
 ABS_SEND_TIME: Final = (
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"  # what REMB is computed from
 )
+TRANSPORT_CC: Final = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 
 RID: Final = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"  # RFC 8852 section 4.1
 REPAIRED_RID: Final = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"  # RFC 8852 section 4.2
 
 _EXTENSIONS: Final[dict[Kind, tuple[str, ...]]] = {
-    "audio": (MID, AUDIO_LEVEL, ABS_SEND_TIME),
-    "video": (MID, ABS_SEND_TIME),
+    "audio": (MID, AUDIO_LEVEL, ABS_SEND_TIME, TRANSPORT_CC),
+    "video": (MID, ABS_SEND_TIME, TRANSPORT_CC),
+}
+_FEEDBACK: Final[dict[Kind, tuple[str, ...]]] = {
+    "audio": ("transport-cc",),
+    "video": ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc", "ccm tmmbr"),
 }
 _LAYER_EXTENSIONS: Final = (RID, REPAIRED_RID)  # of no use without simulcast
-_FEEDBACK: Final = ("nack", "nack pli", "ccm fir", "goog-remb", "ccm tmmbr")
 _PROTOCOLS: Final = frozenset(
     {"UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF"}
 )  # RFC 8829 section 5.1.2
@@ -110,7 +114,12 @@ class Track:
     @property
     def feedback(self) -> tuple[str, ...]:
         offered = frozenset[str]().union(*(n.codec.feedback for n in self.codecs))
-        return tuple(value for value in _FEEDBACK if value in offered) if self.kind == "video" else ()
+        return tuple(value for value in _FEEDBACK[self.kind] if value in offered)
+
+    @property
+    def transport_cc(self) -> int | None:
+        """The extension id of transport-wide numbers, if they are reported on too; else they are not sent."""
+        return self.extensions.get(TRANSPORT_CC) if "transport-cc" in self.feedback else None
 
 
 @dataclass(frozen=True, slots=True)

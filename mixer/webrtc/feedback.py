@@ -1,10 +1,12 @@
-"""What we tell a publisher: lost packets, wanted keyframes, reports, how much it may send. Pure."""
+"""What we tell a publisher: lost packets, wanted keyframes, reports, arrivals, how much it may send. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
+from mixer.rtp.arrivals import ArrivalLog
+from mixer.rtp.packet import RtpPacket
 from mixer.rtp.rtcp import (
     FullIntraRequest,
     Nack,
@@ -22,6 +24,8 @@ from mixer.webrtc.incoming import IncomingTrack, Router
 from mixer.webrtc.layers import Layers
 
 REPORT_S: Final = 1.0  # RFC 3550 section 6.2 allows 5 s; senders steer by our loss and REMB, so more often
+ARRIVALS_S: Final = 0.1  # of arrivals; libwebrtc takes 50 to 250 ms
+ARRIVALS_BUSY_S: Final = 0.25  # while the mix that we send has to be small: ours is its line, too
 SOUND_BPS: Final = 64_000  # Opus of 32 kbit/s at 50 packets a second with its headers; REMB covers both
 # Layers below the one that is looked at are sent as well, each with a quarter of the pixels of the next.
 SIMULCAST_FACTOR: Final = 1.5
@@ -43,6 +47,12 @@ class Feedback:
         self._fir_sequence = 0
         self._report_at = 0.0
         self._reported = self._sources()
+        self._transport_id = next(
+            (i.track.transport_cc for i in router.tracks if i.track.transport_cc is not None), None
+        )
+        self._reduced_size = all(incoming.track.section.rtcp_rsize for incoming in router.tracks)
+        self._arrivals = ArrivalLog()
+        self._arrivals_at = 0.0
 
     def schedule(self, at: float) -> None:
         """When the first report is due."""
@@ -116,6 +126,24 @@ class Feedback:
                 incoming.want_keyframe()
             packets += self._keyframe_requests(incoming, now)
         return packets
+
+    def arrived(self, packet: RtpPacket, now: float) -> None:
+        """A packet came, of whatever stream: a repeat, and one that nobody waits for, too."""
+        if self._transport_id is not None:
+            number = packet.extensions.get(self._transport_id, b"")
+            if len(number) == 2:  # the draft's section 2
+                self._arrivals.record(int.from_bytes(number, "big"), now)
+
+    def transport(self, now: float, *, busy: bool) -> list[list[RtcpPacket]]:
+        """Reports on arrivals that are due, each a compound of its own. ``busy``: as few as possible."""
+        if not self._arrivals.waiting or now < self._arrivals_at:
+            return []
+        ssrc = next((i.ssrc for i in self._router.tracks if i.ssrc is not None), None)
+        if ssrc is None:  # libwebrtc takes no report about a stream that is not its own
+            return []
+        self._arrivals_at = now + (ARRIVALS_BUSY_S if busy else ARRIVALS_S)
+        reports = self._arrivals.report(sender_ssrc=self._ssrc, media_ssrc=ssrc, now=now)
+        return [[report] if self._reduced_size else self.compound([report]) for report in reports]
 
     def keyframe(self, *, screen: bool, now: float) -> list[RtcpPacket]:
         """Ask for a keyframe of the camera or the screen; empty when one is on its way."""
