@@ -84,6 +84,7 @@ class Intake:
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
         if self._is_current(connection):
+            level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
                 connection.participant.id,
                 sequence=packet.sequence,
@@ -92,6 +93,7 @@ class Intake:
                 codec=codec,
                 now=now,
                 ssrc=packet.ssrc,
+                level=level[0] & 0x7F if level else None,  # RFC 6464 section 3; the first bit is a guess
             )
 
     def saw(self, connection: Connection, frame: EncodedVideo, *, screen: bool) -> bool:

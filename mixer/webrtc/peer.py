@@ -39,7 +39,7 @@ from mixer.rtp.rtcp import (
     write_rtcp,
 )
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
-from mixer.webrtc.answer import LocalSide, Plan, negotiate, write_answer
+from mixer.webrtc.answer import AUDIO_LEVEL, LocalSide, Plan, negotiate, write_answer
 from mixer.webrtc.feedback import REPORT_S, Feedback
 from mixer.webrtc.incoming import Router
 from mixer.webrtc.mix import MixOut
@@ -192,6 +192,7 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.receives_video: VideoCodec | None = None
         self.receives_audio: AudioCodec | None = None
+        self.audio_level_id: int | None = None
 
     @property
     def sends_video(self) -> VideoCodec | None:
@@ -288,6 +289,7 @@ class Peer:
                         self.receives_video = video
                     case audio:
                         self.receives_audio = audio
+                        self.audio_level_id = track.extensions.get(AUDIO_LEVEL)
 
     async def _connect(self, transport: SecureTransport, offer: Offer) -> None:
         remote = offer.transport
