@@ -22,12 +22,13 @@ MAX_AUDIOS: Final = 1
 
 MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"  # RFC 9143 section 15.2
 AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"  # RFC 6464
+MIXER_LEVELS: Final = "urn:ietf:params:rtp-hdrext:csrc-audio-level"  # RFC 6465
 ABS_SEND_TIME: Final = (
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"  # what REMB is computed from
 )
 
 _EXTENSIONS: Final[dict[Kind, tuple[str, ...]]] = {
-    "audio": (MID, AUDIO_LEVEL, ABS_SEND_TIME),
+    "audio": (MID, AUDIO_LEVEL, MIXER_LEVELS, ABS_SEND_TIME),
     "video": (MID, ABS_SEND_TIME),
 }
 _FEEDBACK: Final = ("nack", "nack pli", "ccm fir", "goog-remb")
@@ -185,6 +186,7 @@ def _track(
             uri: number
             for uri, number in section.extensions.items()
             if uri in _EXTENSIONS[kind] and 1 <= number <= 14  # RFC 8285 section 4.2: one-byte ids
+            if uri != MIXER_LEVELS or sends is not None
         },
     )
 
@@ -312,7 +314,7 @@ def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> l
     ]
     if track.section.mid is not None:
         rows.append(f"a=mid:{track.section.mid}")
-    rows += [f"a=extmap:{number} {uri}" for uri, number in track.extensions.items()]
+    rows += [f"a=extmap:{number}{_one_way(uri)} {uri}" for uri, number in track.extensions.items()]
     rows += [f"a={_direction(track)}", "a=rtcp-mux"]
     if track.section.rtcp_rsize:
         rows.append("a=rtcp-rsize")
@@ -332,6 +334,11 @@ def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> l
         rows += [f"a=candidate:{_candidate(c)}" for c in local.candidates]
         rows.append("a=end-of-candidates")
     return rows
+
+
+def _one_way(uri: str) -> str:
+    """Firefox offers the mixer's levels as ``recvonly``, to be answered in kind (RFC 8285 section 6)."""
+    return "/sendonly" if uri == MIXER_LEVELS else ""
 
 
 def _direction(track: Track) -> str:

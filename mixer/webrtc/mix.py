@@ -10,7 +10,7 @@ from mixer.fanout import PacketizedVideo
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedAudio, Kind, VideoCodec
 from mixer.rtp.pacing import Pacer
 from mixer.rtp.rtcp import ReportBlock, SenderReport
-from mixer.webrtc.answer import ABS_SEND_TIME, Track
+from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
 RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
@@ -69,6 +69,7 @@ class MixOut:
                     ssrc=ssrcs["audio"],
                     payload_type=track.sends.codec.payload_type,
                     clock_hz=track.sends.codec.clock_hz,
+                    levels_id=track.extensions.get(MIXER_LEVELS),
                     history=0,
                 )
 
@@ -103,7 +104,8 @@ class MixOut:
             return
         self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
-        self._put(stream.packet(frame.data, pts, marker=stream.packets == 0, now=now))
+        first = stream.packets == 0
+        self._put(stream.packet(frame.data, pts, marker=first, now=now, contributors=frame.contributors))
 
     def drain(self, now: float) -> None:
         """Send what the pacer lets go by now."""

@@ -21,6 +21,7 @@ NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
 _STAMP_OFFSET: Final = 17  # 12 of header, 4 of extension header, 1 of element head
 _EXTENSION = struct.Struct("!HHI")
+_EXTENSION_HEAD = struct.Struct("!HH")
 
 
 def ntp_time(unix_s: float) -> int:
@@ -33,12 +34,25 @@ def abs_send_time(now: float) -> int:
     return round(now * 2**18) & 0xFFFFFF
 
 
+def _naming(header: bytes, contributors: tuple[tuple[int, int], ...], levels_id: int | None) -> bytes:
+    """``header`` with a CSRC list (RFC 3550 section 5.1), and the levels of the same (RFC 6465 section 3)."""
+    sources = struct.pack(f"!{len(contributors)}I", *(csrc for csrc, _ in contributors))
+    first = header[0] | len(contributors)
+    if levels_id is None:
+        return bytes((first,)) + header[1:] + sources
+    element = bytes((levels_id << 4 | len(contributors) - 1, *(level for _, level in contributors)))
+    element += bytes(-len(element) % 4)
+    extension = _EXTENSION_HEAD.pack(ONE_BYTE_PROFILE, len(element) // 4)
+    return bytes((first | 0x10,)) + header[1:] + sources + extension + element
+
+
 class OutgoingStream:
     """Packets of one SSRC.
 
     ``clock_hz``: RTP clock of the payload. Room pts are given in that clock; the sender's offset (RFC 3550
     section 5.1 wants a random start) is added here, so that renditions can change under one stream.
-    ``stamp_id``: id of the abs-send-time extension or ``None``. ``rtx``: (payload type, SSRC) or ``None``.
+    ``stamp_id``: id of the abs-send-time extension or ``None``; ``levels_id``: of the mixer's levels (RFC 6465).
+    ``rtx``: (payload type, SSRC) or ``None``.
     """
 
     def __init__(
@@ -48,6 +62,7 @@ class OutgoingStream:
         payload_type: int,
         clock_hz: int,
         stamp_id: int | None = None,
+        levels_id: int | None = None,
         rtx: tuple[int, int] | None = None,
         history: int = HISTORY_PACKETS,
     ) -> None:
@@ -55,6 +70,7 @@ class OutgoingStream:
         self.clock_hz = clock_hz
         self._payload_type = payload_type
         self._stamp_id = stamp_id
+        self._levels_id = levels_id
         self._rtx = rtx
         self._rtx_sequence = random.getrandbits(15)
         # half the range: libsrtp's rollover estimate goes wrong when the first packets wrap and one is lost
@@ -68,13 +84,23 @@ class OutgoingStream:
         self.repeated = 0
         self.refused = 0
 
-    def packet(self, payload: bytes, pts: int, *, marker: bool, now: float) -> bytes:
-        """The next packet in clear. ``pts``: room time in ``clock_hz`` units."""
+    def packet(
+        self,
+        payload: bytes,
+        pts: int,
+        *,
+        marker: bool,
+        now: float,
+        contributors: tuple[tuple[int, int], ...] = (),
+    ) -> bytes:
+        """The next packet in clear. ``pts``: room time in ``clock_hz`` units; ``contributors``: of a mix."""
         sequence = self._sequence
         self._sequence = (sequence + 1) & 0xFFFF
         timestamp = (pts + self._offset) & 0xFFFFFFFF
         header = write_header(self._payload_type, marker, sequence, timestamp, self.ssrc)
-        if self._stamp_id is None:
+        if contributors:
+            packet = _naming(header, contributors, self._levels_id) + payload
+        elif self._stamp_id is None:
             packet = header + payload
         else:
             element = self._stamp_id << 28 | 2 << 24 | abs_send_time(now)  # RFC 8285 4.2: length - 1
