@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from mixer import priority
 from mixer.audio.bridge import AudioBridge
+from mixer.avsync import LipSync
 from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
@@ -26,12 +28,16 @@ SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a s
 class Intake:
     """The publishers of one room, by participant. A source is a participant's camera (its id) or its screen."""
 
-    def __init__(self, bridge: AudioBridge, canvas: Canvas) -> None:
+    def __init__(
+        self, bridge: AudioBridge, canvas: Canvas, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._bridge = bridge
         self._canvas = canvas
         self._loop = asyncio.get_running_loop()
         self._publishers: dict[str, Connection] = {}
         self._lanes: dict[str, DecodeLane] = {}
+        self._lips: dict[str, LipSync] = {}
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
         self._pool = ThreadPoolExecutor(
@@ -68,6 +74,7 @@ class Intake:
         del self._publishers[participant]
         self._bridge.remove_input(participant)
         for source in (participant, participant + SCREEN_SUFFIX):
+            self._lips.pop(source, None)
             lane = self._lanes.pop(source, None)
             if lane is not None:
                 lane.close()
@@ -101,12 +108,29 @@ class Intake:
         if not self._is_current(connection):
             return False
         source = connection.participant.id + (SCREEN_SUFFIX if screen else "")
+        due = self._due(source, connection, frame, screen)
         lane = self._lanes.get(source)
         if lane is not None:
-            lane.push(frame)
+            lane.push(frame, due=due)
             return False
-        self._add_lane(source, connection, screen=screen).push(frame)
+        self._add_lane(source, connection, screen=screen).push(frame, due=due)
         return True
+
+    def _due(self, source: str, connection: Connection, frame: EncodedVideo, screen: bool) -> float:
+        """When to show a picture, so that it and its sound are mixed together; the camera's moves the sound."""
+        now = self._clock()
+        participant = connection.participant.id
+        heard = self._bridge.playhead(participant, now)
+        lips = self._lips.setdefault(source, LipSync())
+        hold_s = lips.hold(
+            taken_s=connection.peer.sender_time("video", frame.pts, screen=screen),
+            said_s=connection.peer.sender_time("audio", heard[0]) if heard is not None else None,
+            waits_s=heard[1] / 1000 if heard is not None else None,
+            now=now,
+        )
+        if not screen:
+            self._bridge.delay(participant, lips.floor_s * 1000)
+        return now + hold_s
 
     # --- pictures
 

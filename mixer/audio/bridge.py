@@ -116,10 +116,13 @@ class AudioBridge:
         ):
             self._awake[leg] = inbound
 
-    def playhead(self, leg: str, now: float) -> int | None:
-        """RTP timestamp (32 bits) of what is heard of ``leg`` at ``now``, or would be; None when not known."""
+    def playhead(self, leg: str, now: float) -> tuple[int, float] | None:
+        """What is heard of ``leg`` at ``now``, or would be: its RTP timestamp (32 bits), and for how many
+        milliseconds it has waited in the jitter buffer. None when nothing came yet.
+        """
         inbound = self._legs.get(leg)
-        return None if inbound is None else inbound.playhead(now)
+        timestamp = None if inbound is None else inbound.playhead(now)
+        return None if inbound is None or timestamp is None else (timestamp, inbound.waits_ms)
 
     def delay(self, leg: str, floor_ms: float) -> None:
         """Let a voice wait ``floor_ms`` at least in its jitter buffer (0 to 200): its picture comes so late."""

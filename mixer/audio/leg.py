@@ -231,8 +231,13 @@ class InboundLeg:
         return self.level if self._said is None or self.gain > 0.0 else self._said
 
     def playhead(self, now: float) -> int | None:
-        """RTP timestamp of what is heard at ``now``; see ``Playout.playhead``."""
-        return self._playout.playhead(now, buffered=len(self._rest))
+        """See ``Playout.playhead``."""
+        return self._playout.playhead(now)
+
+    @property
+    def waits_ms(self) -> float:
+        """See ``Playout.waits_ms``."""
+        return self._playout.waits_ms
 
     # -- out --------------------------------------------------------------------------------------------
 

@@ -157,18 +157,20 @@ class Playout:
     def floor_ms(self, floor_ms: float) -> None:
         self._arrivals.floor = int(min(MAX_FLOOR, max(0.0, floor_ms * AUDIO_CLOCK_HZ / 1_000)))
 
-    def playhead(self, now: float, *, buffered: int) -> int | None:
-        """RTP timestamp (32 bits) of what is heard at ``now``, or would be if anything was; None: nothing came.
-
-        ``buffered``: as in ``pop``. To be asked before the ``pop`` of that tick.
-        """
+    def playhead(self, now: float) -> int | None:
+        """RTP timestamp (32 bits) of what is heard at ``now``, or would be if anything was; None: nothing came."""
         if not self._arrivals.known:
             return None
-        if self._next is not None:
-            at = self._next - buffered
-        else:
-            at = round(now * AUDIO_CLOCK_HZ - self._arrivals.base - self._arrivals.target)
-        return at // self._scale & 0xFFFFFFFF
+        return round(now * AUDIO_CLOCK_HZ - self._arrivals.base - self._waits) // self._scale & 0xFFFFFFFF
+
+    @property
+    def _waits(self) -> float:
+        return self._delay if self.playing and self._delays else self._arrivals.target
+
+    @property
+    def waits_ms(self) -> float:
+        """How long sound waits here beyond the fastest transit, or would if there was any."""
+        return self._waits * 1_000 / AUDIO_CLOCK_HZ
 
     @property
     def target_ms(self) -> float:

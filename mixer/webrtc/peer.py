@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
-from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, VideoCodec
+from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.rtcp import (
@@ -403,6 +403,13 @@ class Peer:
     def request_keyframe(self, screen: bool = False) -> None:
         """Ask the publisher for a keyframe (PLI, or FIR if it knows only that); at most one in 0.3 s."""
         self._send_urgent(self._feedback.keyframe(screen=screen, now=self._factory.clock()))
+
+    def sender_time(self, kind: Kind, timestamp: int, *, screen: bool = False) -> float | None:
+        """When the publisher took the sample of that RTP timestamp, seconds of its NTP clock; None: no report."""
+        for incoming in self._router.tracks:
+            if incoming.track.kind == kind and incoming.track.screen == screen:
+                return incoming.stats.sender_time(timestamp & 0xFFFFFFFF)
+        return None
 
     def limit_video(self, bitrate_bps: int) -> None:
         """What the publisher may send at most, by REMB; repeated each second."""
