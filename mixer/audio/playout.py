@@ -19,7 +19,8 @@ idle     nothing, or not yet due        silence
 idle     the first packet's delay has   play from there (so each pause sets the delay to the target again)
          reached the target
 playing  the packet is there            decode it, cutting off what was passed over already
-playing  missing, a later one is here   up to 120 ms: conceal, the last part from the later packet's FEC
+playing  missing, a later one is here   up to 120 ms: conceal, the last part from the later packet's FEC if
+                                        it has any
 playing  nothing is here                conceal and let media time wait, at most 100 ms; then idle. If the
                                         packet comes after all, it is played (the delay has grown); if a
                                         later one comes, what was invented counts as its predecessor
@@ -39,6 +40,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mixer.audio.arrival import MAX_FLOOR, Arrivals
+from mixer.audio.payload import opus_has_fec
 from mixer.media import AUDIO_CLOCK_HZ, FRAME_SAMPLES
 
 MAX_PACKETS: Final = 128
@@ -365,11 +367,12 @@ class Playout:
     def _bridge(self, head: _Packet, at: int, gap: int) -> Step:
         """Fill a hole whose far side is known."""
         reach = max(FRAME_SAMPLES, head.end - head.start)  # FEC describes the one frame before its packet
-        if self._fec and gap <= reach:
+        fec = self._fec and opus_has_fec(head.payload)
+        if fec and gap <= reach:
             self._next = head.start
             self.counters.recovered += 1
             return Step("fec", gap, head.payload)
-        samples = min(FRAME_SAMPLES, gap - reach if self._fec else gap)
+        samples = min(FRAME_SAMPLES, gap - reach if fec else gap)
         self._next = at + samples
         self.counters.concealed_samples += samples
         return Step("conceal", samples)
