@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from mixer import priority
 from mixer.audio.bridge import AudioBridge
+from mixer.avsync import LipSync
 from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
@@ -30,7 +32,10 @@ SCREEN_GONE_S: Final = 5.0
 class Intake:
     """The publishers of one room, by participant. A source is a participant's camera (its id) or its screen."""
 
-    def __init__(self, bridge: AudioBridge, canvas: Canvas) -> None:
+    def __init__(
+        self, bridge: AudioBridge, canvas: Canvas, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._bridge = bridge
         self._canvas = canvas
         self._loop = asyncio.get_running_loop()
@@ -38,6 +43,7 @@ class Intake:
         self._lanes: dict[str, DecodeLane] = {}
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
+        self._lips: dict[str, LipSync] = {}
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
         self.decoders = max(1, (os.cpu_count() or 1) - 1)
@@ -76,7 +82,6 @@ class Intake:
         self._bridge.remove_input(participant)
         for source in (participant, participant + SCREEN_SUFFIX):
             lane = self._lanes.pop(source, None)
-            self._asking.forget(source)
             if lane is not None:
                 self._close_lane(source, lane)
 
@@ -91,6 +96,7 @@ class Intake:
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
         if self._is_current(connection):
+            level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
                 connection.participant.id,
                 sequence=packet.sequence,
@@ -99,6 +105,7 @@ class Intake:
                 codec=codec,
                 now=now,
                 ssrc=packet.ssrc,
+                level=level[0] & 0x7F if level else None,  # RFC 6464 section 3; the first bit is a guess
             )
 
     def saw(self, connection: Connection, frame: EncodedVideo, *, screen: bool) -> bool:
@@ -108,12 +115,29 @@ class Intake:
         source = connection.participant.id + (SCREEN_SUFFIX if screen else "")
         if screen:
             self._screens[source] = self._loop.time()
+        due = self._due(source, connection, frame, screen)
         lane = self._lanes.get(source)
         if lane is not None:
-            lane.push(frame)
+            lane.push(frame, due=due)
             return False
-        self._add_lane(source, connection, screen=screen).push(frame)
+        self._add_lane(source, connection, screen=screen).push(frame, due=due)
         return True
+
+    def _due(self, source: str, connection: Connection, frame: EncodedVideo, screen: bool) -> float:
+        """When to show a picture, so that it and its sound are mixed together; the camera's moves the sound."""
+        now = self._clock()
+        participant = connection.participant.id
+        heard = self._bridge.playhead(participant, now)
+        lips = self._lips.setdefault(source, LipSync())
+        hold_s = lips.hold(
+            taken_s=connection.peer.sender_time("video", frame.pts, screen=screen),
+            said_s=connection.peer.sender_time("audio", heard[0]) if heard is not None else None,
+            waits_s=heard[1] / 1000 if heard is not None else None,
+            now=now,
+        )
+        if not screen:
+            self._bridge.delay(participant, lips.floor_s * 1000)
+        return now + hold_s
 
     # --- pictures
 
@@ -122,7 +146,6 @@ class Intake:
         ended = [source for source, at in self._screens.items() if self._loop.time() - at > SCREEN_GONE_S]
         for source in ended:
             self._close_lane(source, self._lanes.pop(source))
-            self._asking.forget(source)
         return bool(ended)
 
     def has_picture(self, source: str) -> bool:
@@ -191,6 +214,8 @@ class Intake:
     def _close_lane(self, source: str, lane: DecodeLane) -> None:
         lane.close()
         self._screens.pop(source, None)
+        self._lips.pop(source, None)
+        self._asking.forget(source)
         self._canvas.remove_source(source)
 
 

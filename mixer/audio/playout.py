@@ -8,7 +8,8 @@ Everything is counted in samples at 48 kHz. Four quantities matter:
 
 - *playhead*: media time of the next sample to be heard;
 - *delay*: how long after its earliest possible arrival a sample is heard (now - playhead - fastest transit);
-- *target*: the delay that covers the arrival jitter, 40 to 120 ms (``arrival``);
+- *target*: the delay that covers the arrival jitter, 40 to 120 ms (``arrival``), or more while the speaker's
+  own picture comes later than that (``floor_ms``);
 - *starved*: how much was invented because nothing was there, before it was known what had become of it.
 
 ======== ============================== ===================================================================
@@ -18,7 +19,8 @@ idle     nothing, or not yet due        silence
 idle     the first packet's delay has   play from there (so each pause sets the delay to the target again)
          reached the target
 playing  the packet is there            decode it, cutting off what was passed over already
-playing  missing, a later one is here   up to 120 ms: conceal, the last part from the later packet's FEC
+playing  missing, a later one is here   up to 120 ms: conceal, the last part from the later packet's FEC if
+                                        it has any
 playing  nothing is here                conceal and let media time wait, at most 100 ms; then idle. If the
                                         packet comes after all, it is played (the delay has grown); if a
                                         later one comes, what was invented counts as its predecessor
@@ -37,7 +39,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mixer.audio.arrival import Arrivals
+from mixer.audio.arrival import MAX_FLOOR, Arrivals
+from mixer.audio.payload import opus_has_fec
 from mixer.media import AUDIO_CLOCK_HZ, FRAME_SAMPLES
 
 MAX_PACKETS: Final = 128
@@ -65,13 +68,15 @@ class Step:
     """One instruction. It makes ``samples`` samples after the first ``skip`` that it makes are cut off.
 
     ``packet``: decode ``payload``. ``fec``: recover the ``samples`` before ``payload`` from it.
-    ``conceal``: invent; ``fade``: invent, falling to nothing; ``silence``: zeros.
+    ``conceal``: invent; ``fade``: invent, falling to nothing; ``silence``: zeros. ``level``: what the packet's
+    header says of it (RFC 6464), None when it says nothing.
     """
 
     kind: Kind
     samples: int
     payload: bytes = b""
     skip: int = 0
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class _Packet:
     start: int  # unwrapped, samples at 48 kHz
     end: int
     payload: bytes
+    level: int | None
 
 
 def _signed(value: int, bits: int) -> int:
@@ -145,6 +151,30 @@ class Playout:
         return len(self._packets)
 
     @property
+    def floor_ms(self) -> float:
+        """The least target, whatever the jitter; 0 to 200, set from outside."""
+        return self._arrivals.floor * 1_000 / AUDIO_CLOCK_HZ
+
+    @floor_ms.setter
+    def floor_ms(self, floor_ms: float) -> None:
+        self._arrivals.floor = int(min(MAX_FLOOR, max(0.0, floor_ms * AUDIO_CLOCK_HZ / 1_000)))
+
+    def playhead(self, now: float) -> int | None:
+        """RTP timestamp (32 bits) of what is heard at ``now``, or would be if anything was; None: nothing came."""
+        if not self._arrivals.known:
+            return None
+        return round(now * AUDIO_CLOCK_HZ - self._arrivals.base - self._waits) // self._scale & 0xFFFFFFFF
+
+    @property
+    def _waits(self) -> float:
+        return self._delay if self.playing and self._delays else self._arrivals.target
+
+    @property
+    def waits_ms(self) -> float:
+        """How long sound waits here beyond the fastest transit, or would if there was any."""
+        return self._waits * 1_000 / AUDIO_CLOCK_HZ
+
+    @property
     def target_ms(self) -> float:
         return self._arrivals.target * 1_000 / AUDIO_CLOCK_HZ
 
@@ -159,7 +189,16 @@ class Playout:
 
     # -- in ---------------------------------------------------------------------------------------------
 
-    def push(self, sequence: int, timestamp: int, payload: bytes, *, samples: int, now: float) -> None:
+    def push(
+        self,
+        sequence: int,
+        timestamp: int,
+        payload: bytes,
+        *,
+        samples: int,
+        now: float,
+        level: int | None = None,
+    ) -> None:
         """Take a packet of ``samples`` samples (at 48 kHz). ``sequence``, ``timestamp``: as in the header."""
         self.counters.received += 1
         if self._fresh:
@@ -189,7 +228,7 @@ class Playout:
             self.counters.late += 1
             return
         packets = self._packets
-        packet = _Packet(number, start, end, payload)
+        packet = _Packet(number, start, end, payload, level)
         if not packets or packets[-1].sequence < number:
             packets.append(packet)
         else:
@@ -257,6 +296,21 @@ class Playout:
             need -= step.samples
         return Plan(tuple(steps), shape)
 
+    def pass_by(self, now: float) -> list[bytes]:
+        """Instead of ``pop``, where nobody listens: drop what is due and keep what is not.
+
+        The next ``pop`` starts with the oldest that is not due yet. Returns the payloads of what was dropped, in
+        order: a decoder that is to go on from there is primed with the last of them.
+        """
+        if self._next is not None:
+            self._go_idle()
+        self._played = None
+        due = now * AUDIO_CLOCK_HZ - self._arrivals.base - self._arrivals.target
+        passed = []
+        while self._packets and self._packets[0].end <= due:
+            passed.append(self._packets.pop(0).payload)
+        return passed
+
     def skip(self, samples: int) -> None:
         """Ticks were dropped: pass over ``samples`` samples of media time unheard."""
         if self._next is not None:
@@ -308,16 +362,17 @@ class Playout:
         self._played = head.sequence
         self._next = head.end
         self._starved = 0
-        return Step("packet", head.end - head.start - skip, head.payload, skip)
+        return Step("packet", head.end - head.start - skip, head.payload, skip, head.level)
 
     def _bridge(self, head: _Packet, at: int, gap: int) -> Step:
         """Fill a hole whose far side is known."""
         reach = max(FRAME_SAMPLES, head.end - head.start)  # FEC describes the one frame before its packet
-        if self._fec and gap <= reach:
+        fec = self._fec and opus_has_fec(head.payload)
+        if fec and gap <= reach:
             self._next = head.start
             self.counters.recovered += 1
             return Step("fec", gap, head.payload)
-        samples = min(FRAME_SAMPLES, gap - reach if self._fec else gap)
+        samples = min(FRAME_SAMPLES, gap - reach if fec else gap)
         self._next = at + samples
         self.counters.concealed_samples += samples
         return Step("conceal", samples)

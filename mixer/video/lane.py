@@ -43,7 +43,7 @@ class DecodeLane:
         self._request_keyframe = request_keyframe
         self._clock = clock
         self._lock = threading.Lock()
-        self._queue: deque[EncodedVideo] = deque()
+        self._queue: deque[tuple[EncodedVideo, float]] = deque()
         self._decoder: VideoDecoder | None = None
         self._running = False
         self._closed = False
@@ -73,8 +73,8 @@ class DecodeLane:
         if shown:
             self._request_keyframe()
 
-    def push(self, frame: EncodedVideo) -> None:
-        """Queue one coded picture; the mailbox gets the decoded one soon."""
+    def push(self, frame: EncodedVideo, *, due: float = float("-inf")) -> None:
+        """Queue one coded picture; the mailbox gets the decoded one soon, to be shown at ``due``."""
         lost = False
         with self._lock:
             if self._closed:
@@ -92,7 +92,7 @@ class DecodeLane:
                 self._needs_keyframe = lost
             if not lost:
                 self._needs_keyframe = False
-                self._queue.append(frame)
+                self._queue.append((frame, due))
                 if not self._running:
                     self._running = True
                     self._pool.submit(self._work)
@@ -111,14 +111,14 @@ class DecodeLane:
                 if self._closed or not self._queue:
                     self._running = False
                     return
-                frame = self._queue.popleft()
-            self._decode(frame)
+                frame, due = self._queue.popleft()
+            self._decode(frame, due)
         with self._lock:
             self._running = bool(self._queue) and not self._closed
             if self._running:
                 self._pool.submit(self._work)
 
-    def _decode(self, frame: EncodedVideo) -> None:
+    def _decode(self, frame: EncodedVideo, due: float) -> None:
         started = self._clock()
         try:
             if self._decoder is None or self._decoder.codec != frame.codec:
@@ -142,4 +142,4 @@ class DecodeLane:
             self.decoded += 1
             self.size = picture.width, picture.height
             self.refused = None
-            self._mailbox.put(picture, now)
+            self._mailbox.put(picture, now, due=due)

@@ -22,6 +22,7 @@ MAX_AUDIOS: Final = 1
 
 MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"  # RFC 9143 section 15.2
 AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"  # RFC 6464
+MIXER_LEVELS: Final = "urn:ietf:params:rtp-hdrext:csrc-audio-level"  # RFC 6465
 ABS_SEND_TIME: Final = (
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"  # what REMB is computed from
 )
@@ -31,7 +32,7 @@ RID: Final = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"  # RFC 8852 section
 REPAIRED_RID: Final = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"  # RFC 8852 section 4.2
 
 _EXTENSIONS: Final[dict[Kind, tuple[str, ...]]] = {
-    "audio": (MID, AUDIO_LEVEL, ABS_SEND_TIME, TRANSPORT_CC),
+    "audio": (MID, AUDIO_LEVEL, MIXER_LEVELS, ABS_SEND_TIME, TRANSPORT_CC),
     "video": (MID, ABS_SEND_TIME, TRANSPORT_CC),
 }
 _FEEDBACK: Final[dict[Kind, tuple[str, ...]]] = {
@@ -217,7 +218,11 @@ def _track(
         receives=receives,
         sends=sends,
         rtx=_rtx(section.codecs, (receives, sends)),
-        extensions={uri: number for uri, number in usable.items() if uri in known},
+        extensions={
+            uri: number
+            for uri, number in usable.items()
+            if uri in known and (uri != MIXER_LEVELS or sends is not None)
+        },
         layers=layers,
         red=_red(section.codecs, receives),
     )
@@ -358,7 +363,7 @@ def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> l
     ]
     if track.section.mid is not None:
         rows.append(f"a=mid:{track.section.mid}")
-    rows += [f"a=extmap:{number} {uri}" for uri, number in track.extensions.items()]
+    rows += [f"a=extmap:{number}{_one_way(uri)} {uri}" for uri, number in track.extensions.items()]
     rows += [f"a={_direction(track)}", "a=rtcp-mux"]
     if track.section.rtcp_rsize:
         rows.append("a=rtcp-rsize")
@@ -386,6 +391,11 @@ def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> l
         rows += [f"a=candidate:{_candidate(c)}" for c in local.candidates]
         rows.append("a=end-of-candidates")
     return rows
+
+
+def _one_way(uri: str) -> str:
+    """Firefox offers the mixer's levels as ``recvonly``, to be answered in kind (RFC 8285 section 6)."""
+    return "/sendonly" if uri == MIXER_LEVELS else ""
 
 
 def _direction(track: Track) -> str:
