@@ -83,6 +83,8 @@ class Canvas:
         def apply() -> None:
             self._version = version
             self._scene.arrange(body, tiles, sources)
+            for name, feed in self._feeds.items():
+                self._aim(name, feed)
 
         self._post(apply)
 
@@ -97,7 +99,12 @@ class Canvas:
     def add_source(self, source: str) -> Mailbox:
         """A box for the decoded pictures of ``source``; one that was there under this name is forgotten."""
         feed = Feed()
-        self._post(lambda: self._feeds.update({source: feed}))
+
+        def apply() -> None:
+            self._feeds[source] = feed
+            self._aim(source, feed)
+
+        self._post(apply)
         return feed.mailbox
 
     def remove_source(self, source: str) -> None:
@@ -195,6 +202,11 @@ class Canvas:
             inbox, self._inbox = self._inbox, []
         for apply in inbox:
             apply()
+
+    def _aim(self, source: str, feed: Feed) -> None:
+        """Tell who decodes how large the picture is shown."""
+        widths = [tile.width for tile in self._scene.tiles if tile.participant == source]
+        feed.mailbox.tile_width = max(widths, default=None)
 
     def _with_output(self, rendition: str, codec: VideoCodec, apply: Callable[[Output], None]) -> None:
         output = self._outputs.get((rendition, codec))

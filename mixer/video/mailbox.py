@@ -17,6 +17,8 @@ class Mailbox:
         self.overwritten = 0
         self.at = float("-inf")
         """``now`` of the newest ``put``, seconds, monotonic."""
+        self.tile_width: int | None = None
+        """Of the widest tile that shows the pictures, pixels; the canvas writes it, the decoding reads it."""
 
     def put(self, frame: av.VideoFrame, now: float) -> None:
         """Leave a decoded picture; the box owns it from here on."""

@@ -458,3 +458,14 @@ def test_stats_count_ticks_freezes_and_rates() -> None:
     assert stats["renditions"]["high H264"]["fps"] == pytest.approx(30, abs=1)
     assert stats["renditions"]["high H264"]["encoded"] == 61
     assert yuv_of(RED)[0] == room.canvas.snapshot().y[300, 640]
+
+
+def test_who_decodes_hears_how_large_the_picture_is_shown() -> None:
+    room = Room("a", "b", "c", "d", "e")
+    room.watch()
+    room.tick()
+    assert room.boxes["a"].tile_width == 426
+    room.lay_out(preset="speaker", speaker="a")
+    room.tick()
+    assert (room.boxes["a"].tile_width, room.boxes["b"].tile_width) == (1280, None)
+    assert room.canvas.add_source("a") is not room.boxes["a"]
