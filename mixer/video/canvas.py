@@ -24,6 +24,7 @@ from mixer.video.scene import Feed, Scene
 __all__ = ["Canvas", "Mailbox"]
 
 _SMOOTHING: Final = 0.1
+_SHARP_SHARE: Final = 0.5  # of the canvas: from there on the shared screen is what people look at
 _MAX_INBOX: Final = 64  # changes; with viewers a tick empties it 30 times a second
 
 
@@ -56,6 +57,7 @@ class Canvas:
         self._outputs: dict[tuple[str, VideoCodec], Output] = {}
         self._frames: dict[str, Frames] = {}
         self._fps = body.canvas.fps
+        self._sharp = False
         self._version = 0
         self._last_index: int | None = None
         self._last_now: float | None = None
@@ -85,6 +87,9 @@ class Canvas:
             self._scene.arrange(body, tiles, sources)
             for name, feed in self._feeds.items():
                 self._aim(name, feed)
+            self._sharp = _screen_share(body, tiles, sources) >= _SHARP_SHARE
+            for output in self._outputs.values():
+                output.sharp = self._sharp
 
         self._post(apply)
 
@@ -122,7 +127,8 @@ class Canvas:
         key = rendition, codec
 
         def apply() -> None:
-            self._outputs[key] = Output(chosen, codec, sink, self._encoders)
+            output = self._outputs[key] = Output(chosen, codec, sink, self._encoders)
+            output.sharp = self._sharp
             self._frames.setdefault(rendition, Frames(chosen))
 
         self._post(apply)
@@ -259,3 +265,10 @@ class Canvas:
                 for source, feed in list(self._feeds.items())
             },
         }
+
+
+def _screen_share(body: LayoutBody, tiles: Sequence[Tile], sources: Sequence[Source]) -> float:
+    """How much of the canvas shared screens fill, 0 to 1."""
+    screens = {source.id for source in sources if source.screen}
+    area = sum(tile.width * tile.height for tile in tiles if tile.participant in screens)
+    return area / (body.canvas.width * body.canvas.height)
