@@ -197,6 +197,7 @@ class InboundLeg:
             samples=samples,
             now=packet.now,
             level=packet.level,
+            dtx=self._codec == "opus" and len(packet.payload) <= _DTX_BYTES,
         )
 
     def _doze(self, packet: _Waiting) -> None:
@@ -368,7 +369,7 @@ class InboundLeg:
                 return pcm
             case "fec":
                 return self._decoder.recover(step.payload, step.samples)
-            case "conceal":
+            case "conceal" | "comfort":
                 return self._decoder.conceal(step.samples)
             case "fade":
                 return self._decoder.conceal(step.samples) * np.linspace(1, 0, step.samples, dtype=np.float32)

@@ -236,8 +236,8 @@ def test_sound_by_our_preference(maps: str, chosen: str) -> None:
     assert agreed(track) == (chosen, None)
 
 
-def test_opus_asks_for_fec() -> None:
-    assert "a=fmtp:111 minptime=10;useinbandfec=1" in answer_to(read("obs"))
+def test_opus_asks_for_fec_and_pauses() -> None:
+    assert "a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1" in answer_to(read("obs"))
 
 
 @pytest.mark.parametrize(
