@@ -6,14 +6,18 @@ Runs on the room's loop thread; a small pool decodes beside it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import structlog
+
 from mixer import priority
 from mixer.audio.bridge import AudioBridge
+from mixer.audio.enhance import VoiceEnhancer, make_enhancer
 from mixer.avsync import LipSync
 from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
@@ -22,6 +26,8 @@ from mixer.rtp.packet import RtpPacket
 from mixer.video.canvas import Canvas
 from mixer.video.demand import Asking, Demand
 from mixer.video.lane import DecodeLane
+
+log = structlog.get_logger(__name__)
 
 SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a screen cannot collide with one
 SCREEN_GONE_S: Final = 5.0
@@ -44,6 +50,7 @@ class Intake:
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
         self._lips: dict[str, LipSync] = {}
+        self._polish: dict[str, tuple[bool, bool]] = {}  # AGC, noise suppression
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
         self.decoders = max(1, (os.cpu_count() or 1) - 1)
@@ -70,6 +77,7 @@ class Intake:
             self._bridge.add_input(
                 entry.id, connection.peer.receives_audio, muted=entry.muted, volume=entry.volume
             )
+            self._enhance(entry)
         if connection.peer.receives_video is not None:
             self._add_lane(entry.id, connection, screen=False)
 
@@ -80,16 +88,41 @@ class Intake:
             return
         del self._publishers[participant]
         self._bridge.remove_input(participant)
+        self._polish.pop(participant, None)
         for source in (participant, participant + SCREEN_SUFFIX):
             lane = self._lanes.pop(source, None)
             if lane is not None:
                 self._close_lane(source, lane)
 
     def change(self, entry: RosterEntry) -> None:
-        """Mute and volume of a participant as they are from now on."""
+        """Mute, volume, AGC and noise suppression of a participant as they are from now on."""
         connection = self._publishers.get(entry.id)
         if connection is not None and connection.peer.receives_audio is not None:
             self._bridge.set_input(entry.id, muted=entry.muted, volume=entry.volume)
+            self._enhance(entry)
+
+    def _enhance(self, entry: RosterEntry) -> None:
+        """Begin or end the polishing of a voice; the library is loaded beside the loop."""
+        wanted = (entry.agc, entry.noise_suppression)
+        if wanted == self._polish.get(entry.id, (False, False)):
+            return
+        self._polish[entry.id] = wanted
+        if not any(wanted):
+            self._bridge.enhance(entry.id, None)
+            return
+        make = functools.partial(make_enhancer, agc=entry.agc, noise_suppression=entry.noise_suppression)
+        made = self._loop.run_in_executor(None, make)
+        made.add_done_callback(functools.partial(self._enhancer_made, entry.id, wanted))
+
+    def _enhancer_made(
+        self, participant: str, wanted: tuple[bool, bool], made: asyncio.Future[VoiceEnhancer]
+    ) -> None:
+        if made.cancelled() or self._polish.get(participant) != wanted:
+            return
+        if (error := made.exception()) is not None:
+            log.warning("audio.enhancer_unavailable", reason=str(error))
+        else:
+            self._bridge.enhance(participant, made.result())
 
     # --- media
 

@@ -35,7 +35,9 @@ class WorkerSettings(Message):
 
 
 class RosterEntry(Message):
-    """One participant as control knows it. ``volume`` is linear, 1.0 = untouched."""
+    """One participant as control knows it. ``volume`` is linear, 1.0 = untouched; ``agc``, ``noise_suppression``:
+    what others hear of the voice is brought to an even level, is cleaned of noise.
+    """
 
     id: str
     name: str
@@ -44,6 +46,8 @@ class RosterEntry(Message):
     muted: bool = False
     video_muted: bool = False
     volume: float = 1.0
+    agc: bool = False
+    noise_suppression: bool = False
 
 
 class RecordingOrder(Message):

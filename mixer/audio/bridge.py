@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.audio.contributors import MAX_CONTRIBUTORS, Contributors
-from mixer.audio.leg import InboundLeg
+from mixer.audio.leg import Enhancer, InboundLeg
 from mixer.audio.loudest import Loudest
 from mixer.audio.mix import SILENCE, Limiter, scaled, total
 from mixer.audio.outlet import Format, Outlet, RoomMix, Shared, Sink
@@ -83,6 +83,15 @@ class AudioBridge:
             inbound.muted = muted
         if volume is not None:
             inbound.volume = _volume(volume)
+
+    def enhance(self, leg: str, enhancer: Enhancer | None) -> None:
+        """Pass a voice through ``enhancer`` from the next tick on; None: leave it as it comes. Unknown: ignored.
+
+        One that raises is taken out and counted; the voice goes on as it comes.
+        """
+        inbound = self._legs.get(leg)
+        if inbound is not None:
+            inbound.enhancer = enhancer
 
     def push(
         self,

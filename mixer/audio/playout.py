@@ -26,6 +26,10 @@ playing  nothing is here                conceal and let media time wait, at most
                                         later one comes, what was invented counts as its predecessor
 playing  the sender paused (sequence    fade out, idle
          goes on, timestamp jumps: DTX)
+playing  a packet that says so (DTX)    play it, idle
+         was the last
+idle     after such a packet            comfort noise, until the next packet is due, half a second at most (it
+                                        is repeated each 400 ms)
 playing  delay off the target           shorten or lengthen by ≤ 20 ms, in quiet sooner; far off: jump
 any      two packets in a row of        start afresh with the second (SSRC change, restarted sender,
          another sequence or clock      RFC 3550 appendix A.1)
@@ -47,6 +51,7 @@ MAX_PACKETS: Final = 128
 MAX_SPAN: Final = AUDIO_CLOCK_HZ  # one second of sound is the most that is ever held
 MAX_GAP: Final = 5_760  # 120 ms: a longer hole is silence, nothing sensible can be invented
 MAX_STARVED: Final = 4_800  # 100 ms
+MAX_COMFORT: Final = 24_000  # 500 ms: longer than the 400 ms after which a paused sender repeats itself
 MAX_DROPOUT: Final = 3_000  # RFC 3550 appendix A.1
 MAX_MISORDER: Final = 100  # RFC 3550 appendix A.1
 MAX_CLOCK_STEP: Final = 2 * AUDIO_CLOCK_HZ  # a transit that far off is another clock, not a slow network
@@ -59,7 +64,7 @@ _SHORT_SLACK: Final = 720  # ... 15 ms too short: a pitch period is repeated, wh
 _JUMP: Final = 7_680  # ... 160 ms too long: thrown away at once
 _REBASE: Final = 9_600  # a talkspurt that starts 200 ms later than ever came over another path
 
-Kind = Literal["packet", "fec", "conceal", "fade", "silence"]
+Kind = Literal["packet", "fec", "conceal", "fade", "comfort", "silence"]
 Shape = Literal["keep", "shorten", "lengthen"]
 
 
@@ -68,7 +73,8 @@ class Step:
     """One instruction. It makes ``samples`` samples after the first ``skip`` that it makes are cut off.
 
     ``packet``: decode ``payload``. ``fec``: recover the ``samples`` before ``payload`` from it.
-    ``conceal``: invent; ``fade``: invent, falling to nothing; ``silence``: zeros. ``level``: what the packet's
+    ``conceal``: invent; ``fade``: invent, falling to nothing; ``comfort``: go on with the noise of a sender that
+    has paused; ``silence``: zeros. ``level``: what the packet's
     header says of it (RFC 6464), None when it says nothing.
     """
 
@@ -111,6 +117,7 @@ class _Packet:
     end: int
     payload: bytes
     level: int | None
+    dtx: bool
 
 
 def _signed(value: int, bits: int) -> int:
@@ -134,6 +141,8 @@ class Playout:
         self._next: int | None = None  # media time of the next sample to decode; None = idle
         self._played: int | None = None  # sequence number last played
         self._starved = 0
+        self._paused = False  # the packet played last said that the sender pauses
+        self._comfort = 0  # samples of noise that may still be made of that
         self._delays: deque[float] = deque(maxlen=_SETTLE_TICKS)
         self._delay = 0.0
         self.counters = PlayoutCounters()
@@ -198,8 +207,12 @@ class Playout:
         samples: int,
         now: float,
         level: int | None = None,
+        dtx: bool = False,
     ) -> None:
-        """Take a packet of ``samples`` samples (at 48 kHz). ``sequence``, ``timestamp``: as in the header."""
+        """Take a packet of ``samples`` samples (at 48 kHz). ``sequence``, ``timestamp``: as in the header.
+
+        ``dtx``: it says that the sender pauses after it (RFC 7587 section 3.1.3).
+        """
         self.counters.received += 1
         if self._fresh:
             self._begin(sequence, timestamp)
@@ -228,7 +241,7 @@ class Playout:
             self.counters.late += 1
             return
         packets = self._packets
-        packet = _Packet(number, start, end, payload, level)
+        packet = _Packet(number, start, end, payload, level, dtx)
         if not packets or packets[-1].sequence < number:
             packets.append(packet)
         else:
@@ -320,7 +333,10 @@ class Playout:
     def _step(self, clock: float, need: int) -> Step:
         at = self._start(clock) if self._next is None else self._next
         if at is None:
-            return Step("silence", need)
+            if self._comfort < need:
+                return Step("silence", need)
+            self._comfort -= need
+            return Step("comfort", need)
         while self._packets and self._packets[0].end <= at:
             del self._packets[0]
         if not self._packets:
@@ -352,7 +368,7 @@ class Playout:
             del packets[0]
             self.counters.overflow += 1
         self._next = packets[0].start
-        self._starved = 0
+        self._starved = self._comfort = 0
         return self._next
 
     def _play(self, head: _Packet, skip: int) -> Step:
@@ -362,6 +378,7 @@ class Playout:
         self._played = head.sequence
         self._next = head.end
         self._starved = 0
+        self._paused = head.dtx
         return Step("packet", head.end - head.start - skip, head.payload, skip, head.level)
 
     def _bridge(self, head: _Packet, at: int, gap: int) -> Step:
@@ -378,6 +395,10 @@ class Playout:
         return Step("conceal", samples)
 
     def _starve(self, need: int) -> Step:
+        if self._paused:
+            self._go_idle()
+            self._comfort = MAX_COMFORT - need
+            return Step("comfort", need)
         if self._starved >= MAX_STARVED:
             return self._pause(need)
         self._starved += need
@@ -390,7 +411,8 @@ class Playout:
 
     def _go_idle(self) -> None:
         self._next = None
-        self._starved = 0
+        self._starved = self._comfort = 0
+        self._paused = False
         self._delays.clear()
 
     # -- keeping the delay ------------------------------------------------------------------------------
