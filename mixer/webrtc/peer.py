@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import random
 import secrets
 import time
@@ -52,6 +53,7 @@ from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.udp import UdpPort
 
 POLL_S: Final = 0.02  # a NACK waits at most one audio tick
+PATIENT_ROUNDS: Final = 5  # who sends no picture loses nothing that is asked for again: 100 ms, as `LINE_S`
 LINE_S: Final = 0.1  # as often as peers report on it
 CONNECT_TIMEOUT_S: Final = 15.0  # aioice never gives up by itself without end-of-candidates
 SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s
@@ -107,6 +109,7 @@ class PeerFactory:
         self._certificate: Certificate | None = None
         self._peers: set[Peer] = set()
         self._poll_timer: asyncio.TimerHandle | None = None
+        self._poll_round = 0
         self._pace_timer: asyncio.TimerHandle | None = None
         self._pacing: set[Peer] = set()
         self._closed = False
@@ -171,8 +174,13 @@ class PeerFactory:
         if not self._closed:
             self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
             now = self.clock()
+            self._poll_round += 1
             for peer in tuple(self._peers):
-                peer.poll(now)
+                if not peer.is_patient or (self._poll_round + peer.number) % PATIENT_ROUNDS == 0:
+                    peer.poll(now)
+
+
+_numbers = itertools.count()  # of peers; spreads their polls over the rounds
 
 
 class Peer:
@@ -183,6 +191,7 @@ class Peer:
         self._sink = sink
         self._may_send = send
         self._may_receive = receive
+        self.number = next(_numbers)
         self._cname = secrets.token_hex(8)
         self._offer: Offer | None = None
         self._transport: SecureTransport | None = None
@@ -207,6 +216,11 @@ class Peer:
     @property
     def sends_audio(self) -> AudioCodec | None:
         return self._mix.audio_codec
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether ``poll`` each ``PATIENT_ROUNDS`` is enough."""
+        return self.receives_video is None
 
     @property
     def measures_line(self) -> bool:
@@ -466,7 +480,7 @@ class Peer:
     # --- time ---
 
     def poll(self, now: float) -> None:
-        """Feedback, reports, timeouts. Each ``POLL_S``, by the factory (or a test)."""
+        """Feedback, reports, timeouts. Each ``POLL_S`` or, of the patient, so many of them, by the factory."""
         if not self._ready or self._transport is None:
             return
         urgent = self._feedback.urgent(now, self._transport.rtt_s)
