@@ -259,8 +259,8 @@ def test_red_is_taken_around_opus_where_the_sender_has_it(order: str) -> None:
         assert plan_of(text.replace("{}", strange)).tracks[0].red is None
 
 
-def test_opus_asks_for_fec() -> None:
-    assert "a=fmtp:111 minptime=10;useinbandfec=1" in answer_to(read("obs"))
+def test_opus_asks_for_fec_and_pauses() -> None:
+    assert "a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1" in answer_to(read("obs"))
 
 
 @pytest.mark.parametrize(
