@@ -168,12 +168,10 @@ def _placeholder(name: str, width: int, height: int, background: Rgb, muted: boo
     radius = min(width * 0.2, height * 0.24) * scale
     size = _text_px(height)
     named = height >= 72 and width >= size * 4
-    text, text_width, icon = "", 0.0, 0.0
-    if named:
-        font = _font("Medium", round(size * 1.1) * scale)
-        icon = size * 1.3 * scale if muted else 0.0
-        text = _elide(_clean(name), font, width * scale * 0.88 - icon)
-        text_width = font.getlength(text) + icon
+    font = _font("Medium", round(size * 1.1) * scale)
+    icon = size * 1.3 * scale if muted else 0.0
+    text = _elide(_clean(name), font, width * scale * 0.88 - icon) if named else ""
+    text_width = font.getlength(text) + icon if named else 0.0
     # What is not flat: the disc, and the name below it with room for its descenders.
     below = radius + (size * 2.3 * scale if named else 0.0)
     middle = height * (0.43 if named else 0.5) * scale
