@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -93,7 +94,7 @@ class Room:
 
 @asynccontextmanager
 async def publishing(server: Server, browser: BrowserName, encodings: Any = None) -> AsyncIterator[Room]:
-    name = server.room(f"uplink-{browser}-{'layers' if encodings else 'plain'}")
+    name = server.room(f"uplink-{uuid.uuid4().hex[:8]}")
     entry, guest = server.enter(name, name="Noise"), server.enter(name, "viewer")
     await asyncio.to_thread(server.call, "PUT", f"/v1/rooms/{name}/layout", layout(720))
     async with launch(browser) as page, aiohttp.ClientSession() as http:
@@ -155,3 +156,22 @@ async def test_of_simulcast_the_layer_that_the_tile_needs_is_decoded(
             "the small picture stays until the large one comes"
         )
         print(f"{name}: at the large layer {grown:.1f} s after the tile grew; plis {seen['plis']}")
+
+
+@pytest.mark.parametrize("name", BROWSERS)
+async def test_a_camera_that_nobody_sees_sends_a_trickle_and_is_back_soon(
+    server: Server, name: BrowserName
+) -> None:
+    async with publishing(server, name) as room:
+        await room.until(lambda seen: seen["received_kbps"] > 900, "a large picture's rate", 40)
+        place = f"/v1/rooms/{room.name}/participants/{room.sub}"
+        await asyncio.to_thread(server.call, "PATCH", place, {"video_muted": True})
+        await room.until(lambda seen: seen["asked_kbps"] == 30, "asked for a trickle", 6)
+        await room.until(lambda seen: seen["received_kbps"] < 250, "nearly silent", 20)
+        before = (await room.figures())["decoded"]
+        await asyncio.sleep(1.0)
+        assert (await room.figures())["decoded"] == before, "it is not decoded"
+        await asyncio.to_thread(server.call, "PATCH", place, {"video_muted": False})
+        shown = await room.until(lambda seen: seen["decoded"] > before + 5, "seen again", 10)
+        sharp = await room.until(lambda seen: seen["received_kbps"] > 900, "sending more", 30)
+        print(f"{name}: seen {shown:.1f} s, at 900 kbit/s {shown + sharp:.1f} s after it was wanted again")
