@@ -5,14 +5,22 @@ It translates between the peer (RTP in and out) and the room's parts; it decides
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
+from mixer.ladder import FecPolicy, Ladder, rungs
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
+from mixer.rtp.bandwidth import LineState
 from mixer.rtp.packet import RtpPacket
 from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.peer import Peer, PeerFactory
+
+# `auto` begins where a line that turns out narrow is not stuffed for seconds: a keyframe of `medium` is 19 kB, of
+# `high` 75. It also measures the line, so a good one is at `high` half a second later. Peers that measure nothing
+# are programs on good lines as a rule; they begin at the top and fall by the loss that they report.
+FIRST: Final = "medium"
+FALLBACK: Final = "high"
 
 
 class ConnectionRoom(Protocol):
@@ -28,31 +36,45 @@ class ConnectionRoom(Protocol):
 
     def keyframe_wanted(self, connection: Connection) -> None: ...
 
-
-def rendition_named(name: str) -> Rendition:
-    """The rendition a viewer asked for; ``auto`` starts with the best.
-
-    ``auto`` does not move between renditions yet (the media-plane issue measures bandwidth)."""
-    return RENDITIONS["high" if name == "auto" else name]
+    def adapted(self, connection: Connection) -> None:
+        """Its ``rendition`` or its ``fec`` has changed: what it is sent should follow."""
 
 
 @dataclass(eq=False)
 class Connection:
-    """See the module. ``publishes``: media comes in; ``listens``: the mix goes out."""
+    """See the module. ``publishes``: media comes in; ``listens``: the mix goes out.
+
+    ``asked``: the rendition that was asked for, or ``auto``; ``rendition``: the one it is to have now.
+    ``fec``: whether its sound carries in-band FEC.
+    """
 
     room: ConnectionRoom
     session: str
     participant: RosterEntry
     publishes: bool
-    rendition: Rendition
+    asked: str
     minus: str | None
+    rendition: Rendition = field(init=False)
+    fec: bool = field(init=False, default=False)
     closed: bool = False
     peer: Peer = None  # type: ignore[assignment]  # set by `answer`, before anything can call back
+
+    def __post_init__(self) -> None:
+        self.rendition = RENDITIONS[FALLBACK if self.asked == "auto" else self.asked]
+        self._fec = FecPolicy()
+        self._ladder: Ladder | None = None
+        self._line = LineState(None, 0.0, None, 0.0)
 
     async def answer(self, factory: PeerFactory, offer: str) -> str:
         """Make the peer connection and return the SDP answer. Raises ``BadOffer``, ``UnsupportedOffer``."""
         self.peer = factory.peer(self, send=True, receive=self.publishes)
-        return await self.peer.accept(offer)
+        sdp = await self.peer.accept(offer)
+        if self.asked == "auto" and self.listens:
+            if self.peer.measures_line:
+                self.rendition = RENDITIONS[FIRST]
+            steps = rungs(video=self.peer.sends_video is not None)
+            self._ladder = Ladder(steps, self.rendition, factory.clock())
+        return sdp
 
     @property
     def listens(self) -> bool:
@@ -75,8 +97,16 @@ class Connection:
         """The viewer lost its picture."""
         self.room.keyframe_wanted(self)
 
-    def on_estimate(self, bitrate_bps: int) -> None:
-        """The viewer's bandwidth estimate; nothing acts on it while ``auto`` stays where it starts."""
+    def on_line(self, line: LineState, now: float) -> None:
+        """How the viewer's line is, ten times a second."""
+        self._line = line
+        rendition, fec = self.rendition, self._fec.update(line.loss, now)
+        if self._ladder is not None:
+            rendition = self._ladder.update(line, now)
+            self.peer.seek_line(self._ladder.wanted_bps)
+        if rendition is not self.rendition or fec != self.fec:
+            self.rendition, self.fec = rendition, fec
+            self.room.adapted(self)
 
     def on_closed(self, reason: str) -> None:
         """Once, whoever closed it."""
@@ -87,3 +117,19 @@ class Connection:
     def stats(self) -> dict[str, Any]:
         """The peer's counters."""
         return self.peer.stats()
+
+    def viewer_stats(self) -> dict[str, Any]:
+        """What the viewer gets, and what is known of its line; ``estimate_kbps`` is null while nothing is."""
+        line = self._line
+        return {
+            "participant": self.participant.id,
+            "asked": self.asked,
+            "rendition": self.rendition.name,
+            "moves": self._ladder.moves if self._ladder is not None else 0,
+            "estimate_kbps": None if line.estimate_bps is None else round(line.estimate_bps / 1000),
+            "line_loss": round(line.loss, 4),
+            "rtt_ms": None if line.rtt_s is None else round(line.rtt_s * 1000, 1),
+            "queue_ms": round(line.queue_s * 1000),
+            "fec": self.fec,
+            **self.peer.stats()["sent"],
+        }

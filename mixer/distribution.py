@@ -1,19 +1,22 @@
 """The mix on its way out of a room: a fan-out for each rendition and codec that somebody takes, and the recorder.
 
-A rendition is encoded from its first taker to its last. Runs on the room's loop thread; the canvas hands its
-pictures over to it.
+A rendition is encoded from its first taker to its last. A viewer is moved to another one at a keyframe of that:
+the old one goes on until it comes. Runs on the room's loop thread; the canvas hands its pictures over to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mixer.audio.bridge import AudioBridge
+from mixer.audio.outlet import Format
 from mixer.connection import Connection
-from mixer.fanout import Fanout
-from mixer.media import EncodedVideo, VideoCodec
+from mixer.fanout import Fanout, PacketizedVideo
+from mixer.handover import SoundHandover
+from mixer.media import EncodedAudio, EncodedVideo, VideoCodec
 from mixer.video.canvas import Canvas
 from mixer.video.frame_clock import FrameClock
 from mixer.video.rendition import RENDITIONS, Rendition
@@ -22,6 +25,35 @@ RenditionKey = tuple[str, VideoCodec]
 
 RECORDED: Final[RenditionKey] = ("high", "H264")
 RECORDING_KEYFRAME_S: Final = 2.0  # seeking in the archive lands within two seconds
+
+
+class _Seat:
+    """One viewer in one fan-out."""
+
+    def __init__(self, viewing: _Viewing, key: RenditionKey, seated: Callable[[_Seat], None]) -> None:
+        self.key = key
+        self.viewing = viewing
+        self._seated = seated
+
+    def send_video(self, unit: PacketizedVideo) -> None:
+        """A picture; the first one is a keyframe, and ends what was shown before."""
+        if self.viewing.coming is self:
+            self._seated(self)
+        self.viewing.connection.peer.send_video(unit)
+
+    def send_audio(self, frame: EncodedAudio) -> None:
+        """Never: sound comes from the bridge."""
+
+
+@dataclass(slots=True)
+class _Viewing:
+    """What one connection takes. ``coming``: the seat that waits for its keyframe."""
+
+    connection: Connection
+    playing: _Seat | None = None
+    coming: _Seat | None = None
+    sound: SoundHandover | None = None
+    form: Format | None = None
 
 
 class Distribution:
@@ -33,41 +65,43 @@ class Distribution:
         self._frame_clock = frame_clock
         self._loop = asyncio.get_running_loop()
         self._fanouts: dict[RenditionKey, Fanout] = {}
+        self._viewings: dict[str, _Viewing] = {}
         self._recorder: Callable[[EncodedVideo], None] | None = None
 
     # --- viewers
 
     def subscribe(self, connection: Connection) -> None:
         """Send the mix to a connection whose media flows."""
-        rendition = connection.rendition
+        viewing = self._viewings[connection.session] = _Viewing(connection)
         if connection.peer.sends_audio is not None:
-            self._bridge.add_output(
-                connection.session,
+            viewing.sound = SoundHandover(
                 connection.peer.send_audio,
-                codec=connection.peer.sends_audio,
-                minus=connection.minus,
-                ptime_ms=rendition.audio_ptime_ms,
-                bitrate_bps=rendition.audio_bps,
+                lambda output: self._bridge.remove_output(_output_key(connection, output)),
             )
-        key = self._key(connection)
-        if key is not None:
-            self._fanout(key).add(connection.peer)
+        self._adapt(viewing)
 
     def unsubscribe(self, connection: Connection) -> None:
         """Nothing more for a connection; one that was never subscribed is ignored."""
-        self._bridge.remove_output(connection.session)
-        key = self._key(connection)
-        fanout = self._fanouts.get(key) if key is not None else None
-        if key is not None and fanout is not None:
-            fanout.remove(connection.peer)
-            self._release(key)
+        viewing = self._viewings.pop(connection.session, None)
+        if viewing is None:
+            return
+        for output in viewing.sound.outputs if viewing.sound is not None else ():
+            self._bridge.remove_output(_output_key(connection, output))
+        for seat in (viewing.playing, viewing.coming):
+            self._leave(seat)
+
+    def adapt(self, connection: Connection) -> None:
+        """Follow the connection's ``rendition`` and ``fec``; nothing happens while its media doesn't flow."""
+        viewing = self._viewings.get(connection.session)
+        if viewing is not None:
+            self._adapt(viewing)
 
     def keyframe_wanted(self, connection: Connection) -> None:
         """A viewer's PLI or FIR, coalesced by the fan-out."""
-        key = self._key(connection)
-        fanout = self._fanouts.get(key) if key is not None else None
-        if fanout is not None:
-            fanout.request(connection.peer)
+        viewing = self._viewings.get(connection.session)
+        seat = viewing.playing if viewing is not None else None
+        if seat is not None and (fanout := self._fanouts.get(seat.key)) is not None:
+            fanout.request(seat)
 
     # --- the recorder
 
@@ -104,6 +138,56 @@ class Distribution:
 
     # --- inside
 
+    def _adapt(self, viewing: _Viewing) -> None:
+        self._move_pictures(viewing)
+        self._move_sound(viewing)
+
+    def _move_pictures(self, viewing: _Viewing) -> None:
+        key = self._key(viewing.connection)
+        if viewing.coming is not None and viewing.coming.key != key:
+            self._leave(viewing.coming)
+            viewing.coming = None
+        if viewing.coming is not None or (viewing.playing is not None and viewing.playing.key == key):
+            return
+        if key is not None:
+            viewing.coming = _Seat(viewing, key, self._seated)
+            self._fanout(key).add(viewing.coming)
+        elif viewing.playing is not None:
+            self._leave(viewing.playing)
+            viewing.playing = None
+            viewing.connection.peer.stop_pictures()
+
+    def _seated(self, seat: _Seat) -> None:
+        viewing = seat.viewing
+        before, viewing.playing, viewing.coming = viewing.playing, seat, None
+        self._leave(before)
+
+    def _leave(self, seat: _Seat | None) -> None:
+        if seat is not None and (fanout := self._fanouts.get(seat.key)) is not None:
+            fanout.remove(seat)
+            self._release(seat.key)
+
+    def _move_sound(self, viewing: _Viewing) -> None:
+        connection, sound = viewing.connection, viewing.sound
+        codec = connection.peer.sends_audio
+        if codec is None or sound is None:
+            return
+        rendition = connection.rendition
+        form = Format.of(codec, rendition.audio_ptime_ms, rendition.audio_bps, fec=connection.fec)
+        if form == viewing.form:
+            return
+        viewing.form = form
+        output = sound.begin()
+        self._bridge.add_output(
+            _output_key(connection, output),
+            lambda frame: sound.take(output, frame),
+            codec=codec,
+            minus=connection.minus,
+            ptime_ms=rendition.audio_ptime_ms,
+            bitrate_bps=rendition.audio_bps,
+            fec=connection.fec,
+        )
+
     @staticmethod
     def _key(connection: Connection) -> RenditionKey | None:
         codec = connection.peer.sends_video
@@ -135,6 +219,10 @@ class Distribution:
             fanout.publish(frame)
         if self._recorder is not None and key == RECORDED:
             self._recorder(frame)
+
+
+def _output_key(connection: Connection, output: int) -> str:
+    return f"{connection.session}#{output}"
 
 
 def _label(name: str, codec: VideoCodec) -> str:

@@ -6,6 +6,7 @@ that pass through, so nothing here waits and nothing needs to be polled.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,13 +21,16 @@ from mixer.video.keyframes import KeyframePolicy
 class PacketizedVideo:
     """One picture as RTP payloads, shared by all viewers: each puts its own header before every payload, the
     marker on the last. ``pts``: 90 kHz, room clock. The pieces of a VP8 frame or an H.264 slice are equally
-    long but for the last, so that runs of them fit one UDP GSO call.
+    long but for the last, so that runs of them fit one UDP GSO call. ``picture_id``: of VP8, 15 bits, counting in
+    its fan-out. ``fanout``: which one that is; a viewer that is moved sees it change, at a keyframe.
     """
 
     codec: VideoCodec
     payloads: tuple[bytes, ...]
     pts: int
     keyframe: bool
+    picture_id: int | None = None
+    fanout: int = 0
 
 
 class Viewer(Protocol):
@@ -39,6 +43,9 @@ class Viewer(Protocol):
 
     def send_audio(self, frame: EncodedAudio) -> None:
         """Send one sound frame."""
+
+
+_numbers = itertools.count(1)  # of fan-outs; only told apart, never ordered
 
 
 @dataclass(slots=True)
@@ -72,6 +79,7 @@ class Fanout:
         self._seats: dict[int, _Seat] = {}  # by id(): viewers need not be hashable
         self._now = 0.0  # media time of the newest picture, seconds
         self._picture_id = 0
+        self._number = next(_numbers)
         self.frames = self.packets = self.payload_bytes = self.failed = 0
 
     def __len__(self) -> int:
@@ -132,14 +140,18 @@ class Fanout:
             self.payload_bytes += size
 
     def _packetize(self, frame: EncodedVideo) -> PacketizedVideo:
+        picture_id = None
         if frame.codec == "H264":
             payloads = h264.packetize(frame.data, self._max_payload)
         elif frame.codec == "VP8":
-            payloads = vp8.packetize(frame.data, self._max_payload, picture_id=self._picture_id)
-            self._picture_id = (self._picture_id + 1) & 0x7FFF
+            picture_id = self._picture_id
+            payloads = vp8.packetize(frame.data, self._max_payload, picture_id=picture_id)
+            self._picture_id = (picture_id + 1) & 0x7FFF
         else:
             raise ValueError(f"{frame.codec} is only received, never sent")
-        return PacketizedVideo(frame.codec, tuple(payloads), frame.pts, frame.keyframe)
+        return PacketizedVideo(
+            frame.codec, tuple(payloads), frame.pts, frame.keyframe, picture_id, self._number
+        )
 
     def _force_if_due(self) -> None:
         if self._policy.due(self._now):

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -24,11 +24,15 @@ from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
 from mixer.video.canvas import Canvas
+from mixer.video.demand import Asking, Demand
 from mixer.video.lane import DecodeLane
 
 log = structlog.get_logger(__name__)
 
 SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a screen cannot collide with one
+SCREEN_GONE_S: Final = 5.0
+# A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
+# after 5 s without a picture the contract shows none anyway.
 
 
 class Intake:
@@ -43,12 +47,15 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._publishers: dict[str, Connection] = {}
         self._lanes: dict[str, DecodeLane] = {}
+        self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
+        self._asking = Asking()
         self._lips: dict[str, LipSync] = {}
         self._polish: dict[str, tuple[bool, bool]] = {}  # AGC, noise suppression
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
+        self.decoders = max(1, (os.cpu_count() or 1) - 1)
         self._pool = ThreadPoolExecutor(
-            max(1, (os.cpu_count() or 1) - 1),
+            self.decoders,
             "decode",
             initializer=priority.lower,
             initargs=(priority.DECODE_NICE,),
@@ -83,11 +90,9 @@ class Intake:
         self._bridge.remove_input(participant)
         self._polish.pop(participant, None)
         for source in (participant, participant + SCREEN_SUFFIX):
-            self._lips.pop(source, None)
             lane = self._lanes.pop(source, None)
             if lane is not None:
-                lane.close()
-                self._canvas.remove_source(source)
+                self._close_lane(source, lane)
 
     def change(self, entry: RosterEntry) -> None:
         """Mute, volume, AGC and noise suppression of a participant as they are from now on."""
@@ -141,6 +146,8 @@ class Intake:
         if not self._is_current(connection):
             return False
         source = connection.participant.id + (SCREEN_SUFFIX if screen else "")
+        if screen:
+            self._screens[source] = self._loop.time()
         due = self._due(source, connection, frame, screen)
         lane = self._lanes.get(source)
         if lane is not None:
@@ -167,16 +174,37 @@ class Intake:
 
     # --- pictures
 
+    def drop_ended_screens(self) -> bool:
+        """Forget the screens that are shared no longer. True when there were any: the arrangement changes."""
+        ended = [source for source, at in self._screens.items() if self._loop.time() - at > SCREEN_GONE_S]
+        for source in ended:
+            self._close_lane(source, self._lanes.pop(source))
+        return bool(ended)
+
     def has_picture(self, source: str) -> bool:
         """Whether pictures of ``source`` are expected."""
         return source in self._lanes
 
-    def show(self, sources: Collection[str]) -> None:
-        """Which sources have a tile; the others are not decoded."""
+    def show(self, demands: Mapping[str, Demand], now: float) -> None:
+        """What is seen of each source. The others are not decoded; all are asked for what they are worth.
+
+        To be called on every change, and now and then so that less is asked for in time.
+        """
         for source, lane in self._lanes.items():
-            lane.set_shown(source in sources)
+            if lane.refused is not None:
+                self._asking.refuse(source, now)
+        for source, demand in self._asking.update(demands, self._lanes, now).items():
+            participant = source.removesuffix(SCREEN_SUFFIX)
+            self._publishers[participant].peer.ask_video(demand, screen=source != participant)
+        for source, lane in self._lanes.items():  # after it was allowed to send more: a keyframe is many bits
+            lane.set_shown(source in demands)
 
     # --- numbers
+
+    @property
+    def decoding_s(self) -> float:
+        """What the decoding of those who are here has taken so far, of all threads together."""
+        return sum(lane.busy_s for lane in self._lanes.values())
 
     def stats(self, voices: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``participants``; ``voices``, ``pictures``: the inputs of bridge and canvas."""
@@ -190,6 +218,9 @@ class Intake:
                 "decode_ms": round(lane.decode_ms, 2) if lane else 0.0,
                 "decoded": lane.decoded if lane else 0,
                 "decode_failed": lane.failed if lane else 0,
+                "width": lane.size[0] if lane else 0,
+                "height": lane.size[1] if lane else 0,
+                "refused": lane.refused if lane else None,
             }
         return found
 
@@ -212,6 +243,13 @@ class Intake:
         lane = DecodeLane(self._pool, self._canvas.add_source(source), ask)
         self._lanes[source] = lane
         return lane
+
+    def _close_lane(self, source: str, lane: DecodeLane) -> None:
+        lane.close()
+        self._screens.pop(source, None)
+        self._lips.pop(source, None)
+        self._asking.forget(source)
+        self._canvas.remove_source(source)
 
 
 def _request_keyframe(connection: Connection, screen: bool) -> None:

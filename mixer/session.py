@@ -16,18 +16,21 @@ import structlog
 
 from mixer import protocol
 from mixer.audio.bridge import AudioBridge
-from mixer.connection import Connection, rendition_named
+from mixer.connection import Connection
 from mixer.distribution import Distribution
 from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
+from mixer.load_watch import LoadWatch
 from mixer.media import TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo
+from mixer.overload import reduced
 from mixer.protocol import RosterEntry
 from mixer.room_recording import RoomRecording
 from mixer.rtp.packet import RtpPacket
 from mixer.ticks import TickSchedule
 from mixer.video.canvas import Canvas
+from mixer.video.demand import demands
 from mixer.video.frame_clock import FrameClock
-from mixer.video.layout import LayoutBody, Source, arrange, predict_cost
+from mixer.video.layout import LayoutBody, Source, Tile, arrange, predict_cost
 from mixer.video.rendition import RENDITIONS
 from mixer.webrtc.peer import PeerFactory
 
@@ -54,6 +57,7 @@ class Session:
         self._connections: dict[str, Connection] = {}
         self._speaker: str | None = None
         self._speaking: tuple[str, ...] = ()
+        self._seen: list[Tile] = []  # tiles with a picture that moves
         self._bridge = AudioBridge()
         self._canvas = Canvas(state.layout)
         self._audio_ticks = TickSchedule(self._origin, round(1 / TICK_S), slack=AUDIO_SLACK_TICKS)
@@ -61,6 +65,7 @@ class Session:
         self._intake = Intake(self._bridge, self._canvas)
         self._distribution = Distribution(self._bridge, self._canvas, self._frame_clock)
         self._recording = RoomRecording(self._bridge, self._distribution, say, self._pts)
+        self._load = LoadWatch(self._audio_ticks, self._frame_clock, self._intake, state.settings.cpu_cores)
         self._factory = PeerFactory(
             host=state.settings.host,
             ports=range(state.settings.udp_ports[0], state.settings.udp_ports[1] + 1),
@@ -154,7 +159,7 @@ class Session:
             session=request.session,
             participant=request.participant,
             publishes=request.publish,
-            rendition=rendition_named(request.rendition),
+            asked=request.rendition,
             minus=request.minus,
         )
         try:
@@ -229,9 +234,19 @@ class Session:
     def _rearrange(self) -> None:
         """Compute the tiles again; the canvas takes them at its next tick."""
         sources = self._sources()
-        tiles = arrange(self._layout, sources, self._speaker)
-        self._canvas.set_arrangement(self._layout_version, self._layout, tiles, sources)
-        self._intake.show({tile.participant for tile in tiles if tile.participant is not None})
+        layout = reduced(self._layout, self._load.step)
+        tiles = arrange(layout, sources, self._speaker)
+        self._canvas.set_arrangement(self._layout_version, layout, tiles, sources)
+        moving = {source.id for source in sources if source.has_video}
+        self._seen = [tile for tile in tiles if tile.participant in moving]
+        self._ask_senders()
+
+    def _ask_senders(self) -> None:
+        """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
+        canvas = reduced(self._layout, self._load.step).canvas
+        size = canvas.width, canvas.height, canvas.fps
+        wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX)
+        self._intake.show(wanted, time.monotonic())
 
     def _set_layout(self, version: int, body: LayoutBody) -> None:
         self._layout_version = version
@@ -286,6 +301,10 @@ class Session:
         """A viewer lost its picture."""
         self._distribution.keyframe_wanted(connection)
 
+    def adapted(self, connection: Connection) -> None:
+        """A viewer is to have another rendition, or FEC."""
+        self._distribution.adapt(connection)
+
     # --- recording ------------------------------------------------------------------------------------------
 
     def _introduce(self) -> None:
@@ -326,6 +345,19 @@ class Session:
                 log.exception("audio.tick_failed", room=self._state.room)
             if index % SPEAKING_POLL_TICKS == 0:
                 self._poll_speaking()
+                if self._intake.drop_ended_screens():
+                    self._rearrange()
+                self._ask_senders()
+                self._watch_load(now)
+
+    def _watch_load(self, now: float) -> None:
+        """Give up what the machine cannot carry, take it back when it can, and say so."""
+        if self._load.look(now):
+            self._note("notice", name=f"load: {self._load.step.name}")
+            self._rearrange()
+        news = self._load.news()
+        if news is not None:
+            self._say(protocol.LoadChanged(**news))
 
     def _poll_speaking(self) -> None:
         speaking = tuple(sorted(self._bridge.speaking()))
@@ -354,6 +386,7 @@ class Session:
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),
+            "viewers": {c.session: c.viewer_stats() for c in self._connections.values() if c.listens},
             "ticks": {
                 "audio": self._audio_ticks.stats(),
                 "video": {
@@ -363,4 +396,5 @@ class Session:
                 },
             },
             "queues": queues,
+            "load": self._load.stats(),
         }

@@ -11,28 +11,40 @@ from typing import Final
 
 from mixer.media import FRAME_SAMPLES, TICK_S, VIDEO_CLOCK_HZ
 from mixer.probe import signal
-from mixer.probe.loops import AudioLoop, VideoLoop
+from mixer.probe.loops import AUDIO_BPS, AudioLoop, CameraLoops
 from mixer.probe.server import Pass
 from mixer.probe.signal import Identity
 from mixer.webrtc.client import WebRtcClient
 
 _KEPT_PIPS: Final = 4096  # an hour of one caller
 _KEPT_LATE: Final = 50_000
+_SOUND_BPS: Final = AUDIO_BPS + 26_000  # with its headers: 64 bytes a packet of 20 ms
 _GIVE_UP_S: Final = 0.5  # behind by more than this, a schedule starts anew instead of bursting
 
 
 class Caller:
-    """One publisher. ``sent_at``: when each picture of the loop was sent last (loop time, None: never yet)."""
+    """One publisher. ``sent_at``: when each picture of the loop was sent last (loop time, None: never yet).
+
+    It sends the best of its camera's loops that the server's REMB has room for, as a browser does; ``switches``
+    counts how often that was another one.
+    """
 
     def __init__(
-        self, identity: Identity, entry: Pass, client: WebRtcClient, video: VideoLoop | None, audio: AudioLoop
+        self,
+        identity: Identity,
+        entry: Pass,
+        client: WebRtcClient,
+        camera: CameraLoops | None,
+        audio: AudioLoop,
     ) -> None:
         self.identity = identity
         self.entry = entry
         self.client = client
         self.sent_at: list[float | None] = [None] * signal.LOOP_FRAMES
         self.pips_sent: deque[float] = deque(maxlen=_KEPT_PIPS)
-        self._video = video
+        self.switches = 0
+        self._camera = camera
+        self._video = camera.loops[0] if camera is not None else None
         self._audio = audio
         self._picture = 0
         self._pictures_sent = 0
@@ -43,6 +55,17 @@ class Caller:
             int(edge) // FRAME_SAMPLES: edge % FRAME_SAMPLES / 48_000 for edge in audio.edges
         }
         client.on_keyframe_request = self._want_keyframe
+        client.on_estimate = self._allowed
+
+    def _allowed(self, bitrate_bps: int) -> None:
+        """Another loop begins at one of its keyframes, which is what a browser's encoder makes then."""
+        if self._camera is None:
+            return
+        loop = self._camera.fitting(bitrate_bps - _SOUND_BPS)
+        if loop is not self._video:
+            self._video = loop
+            self._keyframe_wanted = True
+            self.switches += 1
 
     def _want_keyframe(self) -> None:
         self._keyframe_wanted = True

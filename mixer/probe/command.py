@@ -77,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-video", action="store_true", help="callers send sound only")
     parser.add_argument(
+        "--no-follow",
+        action="store_true",
+        help="callers send 720p at 1.5 Mbit/s whatever the server asks for",
+    )
+    parser.add_argument(
         "--bind",
         default="0.0.0.0",  # noqa: S104 - a caller may leave by any interface
         metavar="ADDRESS",
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         viewers=args.viewers,
         rendition=args.rendition,
         video=not args.no_video,
+        follow=not args.no_follow,
         bind=args.bind,
     )
     try:

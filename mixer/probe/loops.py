@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 import av
+from av.video.reformatter import Interpolation
 
 from mixer.audio.opus import OpusDecoder, OpusEncoder
 from mixer.media import FRAME_SAMPLES
@@ -20,7 +21,17 @@ from mixer.probe import signal
 from mixer.probe.signal import Identity, PipFinder
 from mixer.rtp.payload.vp8 import packetize
 
-VIDEO_BPS: Final = 1_500_000  # what a browser's 720p30 camera sends
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One quality of a caller's picture: 1/``shrink`` of ``signal``'s size, ``bitrate_bps`` of VP8."""
+
+    shrink: int
+    bitrate_bps: int
+
+
+# What a browser's camera sends: 1280×720 when it may, 640×360 in 385 kbit/s (a tile of 426×240), a thumbnail below.
+SIZES: Final = (Size(1, 1_500_000), Size(2, 350_000), Size(4, 120_000))
 AUDIO_BPS: Final = 32_000
 _KEYFRAME_EVERY: Final = 60  # pictures; also where a caller jumps to when asked for a keyframe
 _LIBVPX: Final = {
@@ -28,9 +39,6 @@ _LIBVPX: Final = {
     "cpu-used": "8",
     "lag-in-frames": "0",
     "max-intra-rate": "600",  # percent of a frame's share: a keyframe of 25 packets, as of a camera, not of 140
-    "minrate": str(VIDEO_BPS),
-    "maxrate": str(VIDEO_BPS),
-    "bufsize": str(VIDEO_BPS),
 }
 _ENCODERS_AT_ONCE: Final = 2  # libvpx leaves the GIL; more would only fight with what is being measured
 
@@ -62,19 +70,38 @@ class AudioLoop:
     edges: tuple[float, ...]
 
 
-def encode_video(identity: Identity) -> VideoLoop:
-    """About 1.3 s of one core for a loop of 720p30."""
+@dataclass(frozen=True, slots=True)
+class CameraLoops:
+    """The same pictures in each of ``SIZES``, best first; with one, the caller follows nobody's wishes."""
+
+    loops: tuple[VideoLoop, ...]
+
+    def fitting(self, bitrate_bps: float) -> VideoLoop:
+        """The best that needs no more, else the least."""
+        return next((loop for loop in self.loops if loop.kbps * 1000 <= bitrate_bps), self.loops[-1])
+
+
+def encode_video(identity: Identity, sizes: Sequence[Size] = SIZES) -> CameraLoops:
+    """About 1.3 s of one core for a loop of 720p30, a third of that for the others together."""
+    return CameraLoops(tuple(_encode(identity, size) for size in sizes))
+
+
+def _encode(identity: Identity, size: Size) -> VideoLoop:
     context = av.CodecContext.create("libvpx", "w")
-    context.width, context.height, context.pix_fmt = signal.WIDTH_PX, signal.HEIGHT_PX, "yuv420p"
-    context.bit_rate = VIDEO_BPS
+    width, height = signal.WIDTH_PX // size.shrink, signal.HEIGHT_PX // size.shrink
+    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+    context.bit_rate = size.bitrate_bps
     context.framerate = Fraction(signal.FPS)
     context.gop_size = _KEYFRAME_EVERY
     context.thread_count = 1
-    context.options = dict(_LIBVPX)
+    rate = str(size.bitrate_bps)
+    context.options = {**_LIBVPX, "minrate": rate, "maxrate": rate, "bufsize": rate}
     coded: list[bytes] = []
     keyframes: list[int] = []
     for counter in range(signal.LOOP_FRAMES):
         frame = av.VideoFrame.from_ndarray(signal.picture(counter, identity), "yuv420p")
+        if size.shrink > 1:
+            frame = frame.reformat(width, height, interpolation=Interpolation.AREA)
         frame.pts = counter
         for packet in context.encode(frame):  # no lag: one picture in, one out
             if packet.is_keyframe:
@@ -87,10 +114,12 @@ def encode_video(identity: Identity) -> VideoLoop:
     )
 
 
-def encode_audio(identity: Identity) -> AudioLoop:
-    """The second round of two, so that the loop's end leads into its beginning."""
-    encoder = OpusEncoder(AUDIO_BPS, inband_fec=False)
-    samples = signal.tone(identity).reshape(-1, FRAME_SAMPLES)
+def encode_audio(identity: Identity, *, voiced: bool = False) -> AudioLoop:
+    """The second round of two, so that the loop's end leads into its beginning. ``voiced``: with speech under the
+    tone, and in-band FEC, as browsers send it over a line that loses."""
+    encoder = OpusEncoder(AUDIO_BPS, inband_fec=voiced)
+    sound = signal.tone(identity) + (signal.speech(identity) if voiced else 0)
+    samples = sound.reshape(-1, FRAME_SAMPLES)
     packets = [encoder.encode(frame) for _ in range(2) for frame in samples][len(samples) :]
     decoder, finder = OpusDecoder(), PipFinder(identity.tone_hz)
     heard: list[float] = []
@@ -107,11 +136,12 @@ def encode_audio(identity: Identity) -> AudioLoop:
 
 
 def prepare(
-    identities: Sequence[Identity], *, video: bool = True
-) -> list[tuple[VideoLoop | None, AudioLoop]]:
-    """Loops of all callers; pictures are shared by callers of one hue."""
+    identities: Sequence[Identity], *, video: bool = True, follow: bool = True, voiced: bool = False
+) -> list[tuple[CameraLoops | None, AudioLoop]]:
+    """Loops of all callers; pictures are shared by callers of one hue. ``follow``: in every size."""
+    sizes = SIZES if follow else SIZES[:1]
     hues = {identity.chroma: identity for identity in identities} if video else {}
     with ThreadPoolExecutor(_ENCODERS_AT_ONCE, thread_name_prefix="probe-encode") as pool:
-        pictures = dict(zip(hues, pool.map(encode_video, hues.values()), strict=True))
-        sounds = list(pool.map(encode_audio, identities))
+        pictures = dict(zip(hues, pool.map(lambda who: encode_video(who, sizes), hues.values()), strict=True))
+        sounds = list(pool.map(lambda who: encode_audio(who, voiced=voiced), identities))
     return [(pictures.get(who.chroma), sound) for who, sound in zip(identities, sounds, strict=True)]

@@ -1,4 +1,5 @@
-"""RTCP: reports (RFC 3550 section 6), feedback (RFC 4585, RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
+"""RTCP: reports (RFC 3550 section 6), feedback (RFC 4585, RFC 5104), REMB (draft-alvestrand-rmcat-remb-03),
+transport-wide feedback (`mixer.rtp.twcc`).
 
 Compound and reduced-size (RFC 5506) packets alike. Types and formats that we don't know are skipped.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixer.errors import MalformedPacket
+from mixer.rtp.twcc import TransportFeedback, read_feedback, write_feedback
 
 SR: Final = 200  # RFC 3550 section 12.1
 RR: Final = 201
@@ -19,6 +21,8 @@ BYE: Final = 203
 RTPFB: Final = 205  # RFC 4585 section 6.1
 PSFB: Final = 206
 FMT_NACK: Final = 1  # RFC 4585 section 6.2.1
+FMT_TRANSPORT_CC: Final = 15  # draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1
+FMT_TMMBR: Final = 3  # RFC 5104 section 4.2.1
 FMT_PLI: Final = 1  # RFC 4585 section 6.3.1
 FMT_FIR: Final = 4  # RFC 5104 section 4.3.1
 FMT_ALFB: Final = 15  # RFC 4585 section 6.4: application layer feedback, where REMB lives
@@ -130,6 +134,16 @@ class ReceiverEstimatedMaxBitrate:
     sender_ssrc: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TemporaryMaxBitrateRequest:
+    """TMMBR, RFC 5104 section 4.2.1. ``entries``: media SSRC, bits a second (rounded down to 17 significant bits),
+    overhead in bytes a packet (9 bit).
+    """
+
+    sender_ssrc: int
+    entries: tuple[tuple[int, int, int], ...]
+
+
 RtcpPacket = (
     SenderReport
     | ReceiverReport
@@ -139,6 +153,8 @@ RtcpPacket = (
     | PictureLossIndication
     | FullIntraRequest
     | ReceiverEstimatedMaxBitrate
+    | TransportFeedback
+    | TemporaryMaxBitrateRequest
 )
 
 
@@ -251,8 +267,23 @@ def _read_bye(count: int, body: bytes) -> Bye:
 def _read_feedback(kind: int, form: int, body: bytes) -> RtcpPacket | None:
     _need(body, 8)
     sender, media = _PAIR.unpack_from(body)
-    if kind == RTPFB:
-        return _read_nack(sender, media, body) if form == FMT_NACK else None
+    read = _read_transport_feedback if kind == RTPFB else _read_payload_feedback
+    return read(form, sender, media, body)
+
+
+def _read_transport_feedback(form: int, sender: int, media: int, body: bytes) -> RtcpPacket | None:
+    match form:
+        case 1:
+            return _read_nack(sender, media, body)
+        case 3:
+            return _read_tmmbr(sender, body)
+        case 15:
+            return read_feedback(sender, media, body[8:])
+        case _:
+            return None
+
+
+def _read_payload_feedback(form: int, sender: int, media: int, body: bytes) -> RtcpPacket | None:
     if form == FMT_PLI:
         return PictureLossIndication(sender, media)
     if form == FMT_FIR:
@@ -274,6 +305,15 @@ def _read_nack(sender: int, media: int, body: bytes) -> Nack:
         lost.append(first)
         lost.extend((first + 1 + bit) & 0xFFFF for bit in range(16) if following >> bit & 1)
     return Nack(sender, media, tuple(lost))
+
+
+def _read_tmmbr(sender: int, body: bytes) -> TemporaryMaxBitrateRequest:
+    if (len(body) - 8) % 8:
+        raise MalformedPacket("RTCP: TMMBR entry is cut")
+    entries = (_PAIR.unpack_from(body, offset) for offset in range(8, len(body), 8))
+    return TemporaryMaxBitrateRequest(
+        sender, tuple((ssrc, (word >> 9 & 0x1FFFF) << (word >> 26), word & 0x1FF) for ssrc, word in entries)
+    )
 
 
 def _read_remb(sender: int, body: bytes) -> ReceiverEstimatedMaxBitrate:
@@ -311,6 +351,10 @@ def _write(packet: RtcpPacket) -> bytes:  # noqa: PLR0911 - one line a packet ty
             return _frame(PSFB, FMT_FIR, _PAIR.pack(sender, 0) + commands)
         case ReceiverEstimatedMaxBitrate(bitrate_bps, ssrcs, sender):
             return _frame(PSFB, FMT_ALFB, _PAIR.pack(sender, 0) + _write_remb(bitrate_bps, ssrcs))
+        case TransportFeedback(sender, media):
+            return _frame(RTPFB, FMT_TRANSPORT_CC, _PAIR.pack(sender, media) + write_feedback(packet))
+        case TemporaryMaxBitrateRequest(sender, limits):
+            return _frame(RTPFB, FMT_TMMBR, _PAIR.pack(sender, 0) + b"".join(map(_write_limit, limits)))
 
 
 def _frame(kind: int, count: int, body: bytes) -> bytes:
@@ -360,6 +404,14 @@ def _write_lost(lost: Sequence[int]) -> bytes:
         data += struct.pack("!HH", first, following)
         pending = rest
     return data
+
+
+def _write_limit(entry: tuple[int, int, int]) -> bytes:
+    ssrc, bitrate_bps, overhead = entry
+    exponent = max(0, bitrate_bps.bit_length() - 17)
+    if bitrate_bps < 0 or exponent > 63 or not 0 <= overhead <= 0x1FF:
+        raise ValueError("TMMBR: bitrate or overhead out of range")
+    return _PAIR.pack(ssrc, exponent << 26 | bitrate_bps >> exponent << 9 | overhead)
 
 
 def _write_remb(bitrate_bps: int, ssrcs: Sequence[int]) -> bytes:

@@ -52,7 +52,10 @@ class DecodeLane:
         self.decoded = 0
         self.dropped = 0
         self.failed = 0
+        self.size = (0, 0)  # of the newest picture, pixels
+        self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
+        self.busy_s = 0.0  # decoding, of all pictures so far
 
     @property
     def depth(self) -> int:
@@ -127,11 +130,16 @@ class DecodeLane:
                 self.failed += 1
                 self._needs_keyframe = True
                 self._queue.clear()
-            if not isinstance(error, PictureTooLarge):  # another keyframe would be as large
+            if isinstance(error, PictureTooLarge):  # another keyframe would be as large
+                self.refused = str(error)
+            else:
                 self._request_keyframe()
             return
         now = self._clock()
         self.decode_ms += 0.1 * ((now - started) * 1000 - self.decode_ms)
+        self.busy_s += now - started
         for picture in pictures:
             self.decoded += 1
+            self.size = picture.width, picture.height
+            self.refused = None
             self._mailbox.put(picture, now, due=due)

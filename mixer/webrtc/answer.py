@@ -26,12 +26,20 @@ MIXER_LEVELS: Final = "urn:ietf:params:rtp-hdrext:csrc-audio-level"  # RFC 6465
 ABS_SEND_TIME: Final = (
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"  # what REMB is computed from
 )
+TRANSPORT_CC: Final = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+
+RID: Final = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"  # RFC 8852 section 4.1
+REPAIRED_RID: Final = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"  # RFC 8852 section 4.2
 
 _EXTENSIONS: Final[dict[Kind, tuple[str, ...]]] = {
-    "audio": (MID, AUDIO_LEVEL, MIXER_LEVELS, ABS_SEND_TIME),
-    "video": (MID, ABS_SEND_TIME),
+    "audio": (MID, AUDIO_LEVEL, MIXER_LEVELS, ABS_SEND_TIME, TRANSPORT_CC),
+    "video": (MID, ABS_SEND_TIME, TRANSPORT_CC),
 }
-_FEEDBACK: Final = ("nack", "nack pli", "ccm fir", "goog-remb")
+_FEEDBACK: Final[dict[Kind, tuple[str, ...]]] = {
+    "audio": ("transport-cc",),
+    "video": ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc", "ccm tmmbr"),
+}
+_LAYER_EXTENSIONS: Final = (RID, REPAIRED_RID)  # of no use without simulcast
 _PROTOCOLS: Final = frozenset(
     {"UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF"}
 )  # RFC 8829 section 5.1.2
@@ -54,6 +62,9 @@ _RTPMAP: Final[dict[str, str]] = {
 _OPUS_FMTP: Final = "minptime=10;useinbandfec=1;usedtx=1"
 # RFC 7587 section 6.1: FEC, because we conceal with it. DTX, because a silent sender then sends 2.5 packets a second
 # instead of 50; measured: the pause sounds the same, the first 60 ms of a word are 1 dB weaker.
+# RFC 7741 section 6.1, macroblocks and pictures a second. Firefox alone reads it: of 3600 (1280×720) and more it
+# sends 1200 kbit/s whatever REMB says (its table of least rates), of 1260×709 what it is asked for.
+_VP8_FMTP: Final = "max-fr=30;max-fs=3500"
 # profile_idc of RFC 6184 section 8.1 that FFmpeg decodes to 8-bit 4:2:0: baseline, main, high
 _H264_DECODABLE: Final = frozenset({0x42, 0x4D, 0x64})
 _H264_SENT: Final = "42e01f"  # constrained baseline, level 3.1: 720p30
@@ -79,6 +90,18 @@ class Track:
     sends: Negotiated | None
     rtx: Mapping[int, int]  # RTX payload type -> the one it repairs (RFC 4588)
     extensions: Mapping[str, int]
+    layers: tuple[str, ...] = ()  # rids of the simulcast that we take (RFC 8853)
+    red: int | None = None  # payload type of RFC 2198 around what we receive
+
+    @property
+    def formats(self) -> tuple[int, ...]:
+        """Payload types as the answer lists them."""
+        media = [n.codec.payload_type for n in self.codecs]
+        if self.red is not None:
+            order = [codec.payload_type for codec in self.section.codecs]
+            # As the sender has it: a browser sends RED when it stands first, and it costs the sender's line.
+            media.insert(int(order.index(self.red) > order.index(media[0])), self.red)
+        return (*media, *self.rtx)
 
     @property
     def rtx_sent(self) -> int | None:
@@ -97,7 +120,12 @@ class Track:
     @property
     def feedback(self) -> tuple[str, ...]:
         offered = frozenset[str]().union(*(n.codec.feedback for n in self.codecs))
-        return tuple(value for value in _FEEDBACK if value in offered) if self.kind == "video" else ()
+        return tuple(value for value in _FEEDBACK[self.kind] if value in offered)
+
+    @property
+    def transport_cc(self) -> int | None:
+        """The extension id of transport-wide numbers, if they are reported on too; else they are not sent."""
+        return self.extensions.get(TRANSPORT_CC) if "transport-cc" in self.feedback else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +204,14 @@ def _track(
         sends = _video_out(section.codecs) if wants_out else None
     if receives is None and sends is None:
         return None
+    usable = {
+        uri: number
+        for uri, number in section.extensions.items()
+        if 1 <= number <= 14  # RFC 8285 section 4.2: one-byte ids
+    }
+    # without both names no packet could be told to be of which layer
+    layers = section.layers if receives and {MID, RID} <= usable.keys() else ()
+    known = _EXTENSIONS[kind] + (_LAYER_EXTENSIONS if layers else ())
     return Track(
         index=index,
         section=section,
@@ -186,10 +222,11 @@ def _track(
         rtx=_rtx(section.codecs, (receives, sends)),
         extensions={
             uri: number
-            for uri, number in section.extensions.items()
-            if uri in _EXTENSIONS[kind] and 1 <= number <= 14  # RFC 8285 section 4.2: one-byte ids
-            if uri != MIXER_LEVELS or sends is not None
+            for uri, number in usable.items()
+            if uri in known and (uri != MIXER_LEVELS or sends is not None)
         },
+        layers=layers,
+        red=_red(section.codecs, receives),
     )
 
 
@@ -198,6 +235,19 @@ def _audio(codecs: Iterable[Codec]) -> Negotiated | None:
     for name, shape in _AUDIO:
         if shape in offered:
             return Negotiated(name, offered[shape])
+    return None
+
+
+def _red(codecs: Iterable[Codec], receives: Negotiated | None) -> int | None:
+    """RFC 2198 around Opus and nothing else: ``a=fmtp:63 111/111``."""
+    if receives is None or receives.name != "opus":
+        return None
+    inner = str(receives.codec.payload_type)
+    for codec in codecs:
+        if (codec.name, codec.clock_hz, codec.channels) == ("RED", 48_000, 2):
+            listed = next(iter(codec.parameters), "").split("/")
+            if set(listed) == {inner}:
+                return codec.payload_type
     return None
 
 
@@ -305,11 +355,10 @@ def _rejected_rows(section: Section) -> list[str]:
 
 
 def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> list[str]:
-    formats = [str(n.codec.payload_type) for n in track.codecs] + [str(number) for number in track.rtx]
     default = local.candidates[0]  # RFC 8839 section 5.1: the default candidate is the first
     family = "IP6" if ":" in default.host else "IP4"
     rows = [
-        f"m={track.kind} {default.port} {track.section.protocol} {' '.join(formats)}",
+        f"m={track.kind} {default.port} {track.section.protocol} {' '.join(map(str, track.formats))}",
         f"c=IN {family} {default.host}",
         f"a=rtcp:{default.port} IN {family} {default.host}",
         *_transport_rows(plan, local),
@@ -322,8 +371,16 @@ def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> l
         rows.append("a=rtcp-rsize")
     for negotiated in track.codecs:
         rows += _codec_rows(negotiated, track.feedback)
+        if track.receives is not None and negotiated.name == "VP8" and not track.screen:
+            rows.append(f"a=fmtp:{negotiated.codec.payload_type} {_VP8_FMTP}")
+    if track.red is not None and track.receives is not None:
+        inner = track.receives.codec.payload_type
+        rows += [f"a=rtpmap:{track.red} red/48000/2", f"a=fmtp:{track.red} {inner}/{inner}"]
     for number, repaired in track.rtx.items():
         rows += [f"a=rtpmap:{number} rtx/90000", f"a=fmtp:{number} apt={repaired}"]
+    if track.layers:
+        rows += [f"a=rid:{rid} recv" for rid in track.layers]
+        rows.append(f"a=simulcast:recv {';'.join(track.layers)}")
     if track.sends is not None:
         rows.append(f"a=msid:mosaique {track.kind}")
         ssrcs = [local.ssrcs[track.kind]]

@@ -36,6 +36,7 @@ from mixer.rtp.rtcp import (
     FullIntraRequest,
     Nack,
     PictureLossIndication,
+    ReceiverEstimatedMaxBitrate,
     ReceiverReport,
     ReportBlock,
     RtcpPacket,
@@ -63,6 +64,12 @@ _VIDEO_FMTP: Final[dict[VideoCodec, str]] = {
 }
 
 Direction = Literal["sendonly", "recvonly", "sendrecv"]
+_REPAIRS: Final = ("nack", "nack pli", "ccm fir")
+_FEEDBACK: Final[dict[Direction, tuple[str, ...]]] = {
+    "recvonly": _REPAIRS,  # we estimate nothing of what comes
+    "sendonly": (*_REPAIRS, "goog-remb"),
+    "sendrecv": (*_REPAIRS, "goog-remb"),
+}
 _Report = TypeVar("_Report", SenderReport, ReceiverReport)
 
 
@@ -144,6 +151,7 @@ class WebRtcClient:
         self.on_video: Callable[[EncodedVideo, float], None] = lambda frame, now: None
         self.on_audio: Callable[[RtpPacket, float], None] = lambda packet, now: None
         self.on_keyframe_request: Callable[[], None] = lambda: None
+        self.on_estimate: Callable[[int], None] = lambda bitrate_bps: None  # REMB: what we may send in all
         self.on_lost: Callable[[str], None] = lambda reason: None
         self._http = http
         self._url = url
@@ -244,7 +252,7 @@ class WebRtcClient:
             for codec in self._video:
                 number = _VIDEO_PTS[codec]
                 rows.append(f"a=rtpmap:{number} {codec}/90000")
-                rows += [f"a=rtcp-fb:{number} {value}" for value in ("nack", "nack pli", "ccm fir")]
+                rows += [f"a=rtcp-fb:{number} {value}" for value in _FEEDBACK[self._direction]]
                 if fmtp := _VIDEO_FMTP.get(codec):
                     rows.append(f"a=fmtp:{number} {fmtp}")
             rows += self._source("video", _VIDEO_PTS[self._video[0]])
@@ -366,6 +374,7 @@ class WebRtcClient:
         elif incoming.assembler is not None:
             for frame in incoming.assembler.push(packet, now):
                 self.on_video(frame, now)
+            self._urge(incoming, now)
 
     def _rtcp(self, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
@@ -382,6 +391,8 @@ class WebRtcClient:
                     self._repeat(ssrc, lost, now)
                 case PictureLossIndication() | FullIntraRequest():
                     self.on_keyframe_request()
+                case ReceiverEstimatedMaxBitrate(bitrate_bps=bitrate_bps):
+                    self.on_estimate(bitrate_bps)
                 case _:
                     pass
 
@@ -399,6 +410,18 @@ class WebRtcClient:
             if (packet := outgoing.stream.repeat(sequence, now)) is not None:
                 self._transport.send_rtp(packet)
 
+    def _urge(self, incoming: _Incoming, now: float) -> None:
+        """Ask for what is missing and due: at a packet, and at the timer when none comes."""
+        if incoming.assembler is None or incoming.ssrc is None or self._transport is None:
+            return
+        if self._transport.rtt_s is not None:
+            incoming.assembler.set_rtt(self._transport.rtt_s)
+        feedback = incoming.assembler.poll(now)
+        if feedback.nack:
+            self._feedback(Nack(self._report_ssrc, incoming.ssrc, tuple(feedback.nack)))
+        if feedback.keyframe:
+            self._feedback(PictureLossIndication(self._report_ssrc, incoming.ssrc))
+
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         report_at = loop.time() + REPORT_S * random.random()  # thirty sessions must not report in one instant
@@ -406,13 +429,7 @@ class WebRtcClient:
             await asyncio.sleep(POLL_S)
             now = loop.time()
             for incoming in self._incoming.values():
-                if incoming.assembler is None or incoming.ssrc is None:
-                    continue
-                feedback = incoming.assembler.poll(now)
-                if feedback.nack:
-                    self._feedback(Nack(self._report_ssrc, incoming.ssrc, tuple(feedback.nack)))
-                if feedback.keyframe:
-                    self._feedback(PictureLossIndication(self._report_ssrc, incoming.ssrc))
+                self._urge(incoming, now)
             if now >= report_at:
                 report_at = now + REPORT_S
                 self._report(now)

@@ -19,7 +19,8 @@ from mixer.rtp.assemble import FrameAssembler
 from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket
 from mixer.rtp.reception import ReceptionStats
-from mixer.webrtc.answer import MID, Plan, Track
+from mixer.rtp.red import RedUnpacker
+from mixer.webrtc.answer import MID, REPAIRED_RID, RID, Plan, Track
 from mixer.webrtc.offer import Codec
 
 MAX_SSRCS: Final = 64  # a session changes its camera now and then; libsrtp keeps a stream for each SSRC
@@ -31,25 +32,35 @@ _AUDIO_CLOCKS: Final[dict[str, int]] = {"opus": AUDIO_CLOCK_HZ}  # the rest 8 kH
 
 
 class IncomingTrack:
-    """One m-line that we receive. ``frames`` go to a decoder, sound goes on as packets."""
+    """One m-line that we receive, or one simulcast layer of it (``rid``).
 
-    def __init__(self, track: Track) -> None:
+    ``frames`` go to a decoder, ``sounds`` go on as packets. ``received_bps``: of payloads, by ``measure``.
+    """
+
+    def __init__(self, track: Track, rid: str | None = None) -> None:
         assert track.receives is not None  # noqa: S101 - Router makes none for send-only sections
         self.track = track
+        self.rid = rid
         self.codecs: dict[int, VideoCodec | AudioCodec] = {
             agreed.codec.payload_type: agreed.name for agreed in track.codecs
         }
         clock_hz = VIDEO_CLOCK_HZ if track.kind == "video" else _AUDIO_CLOCKS.get(track.receives.name, 8000)
+        self.red: RedUnpacker | None = None
+        if track.red is not None:
+            self.codecs[track.red] = track.receives.name
+            self.red = RedUnpacker(red_type=track.red, inner_type=track.receives.codec.payload_type)
         self.stats = ReceptionStats(clock_hz)
         self.ssrc: int | None = None
         self.assembler: FrameAssembler | None = None
         self.heard_at: float | None = None
         self.payload_bytes = 0
+        self.received_bps = 0
         self.plis = 0
         self.nacks = 0
         self._payload_type: int | None = None
         self._keyframe_wanted = False
         self._keyframe_asked_at = float("-inf")
+        self._measured: tuple[float, int] | None = None  # when, how many bytes
 
     def accept(self, packet: RtpPacket, now: float) -> bool:
         """Take note of a packet that was routed here; ``False`` when it must be ignored."""
@@ -73,6 +84,17 @@ class IncomingTrack:
             self._payload_type = packet.payload_type
             self.assembler = self._new_assembler(packet.payload_type)
         return self.assembler.push(packet, now)
+
+    def sounds(self, packet: RtpPacket) -> list[RtpPacket]:
+        """Packets of the bare codec: this one, and the lost ones that it repeats. Raises ``MalformedPacket``."""
+        return [packet] if self.red is None else self.red.unpack(packet)
+
+    def measure(self, now: float) -> None:
+        """Count the rate since the last call into ``received_bps``."""
+        if self._measured is not None and now > self._measured[0]:
+            at, before = self._measured
+            self.received_bps = round((self.payload_bytes - before) * 8 / (now - at))
+        self._measured = now, self.payload_bytes
 
     def _new_assembler(self, payload_type: int) -> FrameAssembler:
         agreed = next(a for a in self.track.codecs if a.codec.payload_type == payload_type)
@@ -105,17 +127,23 @@ def _parameter_sets(codec: Codec) -> list[bytes]:
 
 
 class Router:
-    """Finds the track of a packet; unwraps RTX on the way."""
+    """Finds the track of a packet; unwraps RTX on the way. ``tracks``: of simulcast, one for each layer."""
 
     def __init__(self, plan: Plan) -> None:
-        self.tracks = [IncomingTrack(track) for track in plan.tracks if track.receives is not None]
+        self.tracks = [
+            IncomingTrack(track, rid)
+            for track in plan.tracks
+            if track.receives is not None
+            for rid in track.layers or (None,)
+        ]
         self.dropped: Counter[str] = Counter()
         self._by_ssrc: dict[int, IncomingTrack] = {}
         self._rtx: dict[
             int, tuple[IncomingTrack, int | None]
         ] = {}  # RTX SSRC -> track, media SSRC if declared
         self._declared: dict[int, IncomingTrack] = {}
-        self._by_mid: dict[bytes, IncomingTrack] = {}
+        # RFC 9143 section 9.2 and RFC 8852: by MID, and by the layer's name where there are layers
+        self._by_mid: dict[tuple[bytes, bytes | None], IncomingTrack] = {}
         self._rtx_types: set[int] = set()
         for incoming in self.tracks:
             section = incoming.track.section
@@ -123,7 +151,8 @@ class Router:
             self._rtx |= {rtx: (incoming, media) for rtx, media in section.rtx_ssrcs.items()}
             self._rtx_types |= set(incoming.track.rtx)
             if section.mid is not None:
-                self._by_mid[section.mid.encode()] = incoming
+                rid = None if incoming.rid is None else incoming.rid.encode()
+                self._by_mid[section.mid.encode(), rid] = incoming
 
     def route(self, packet: RtpPacket, now: float) -> tuple[IncomingTrack, RtpPacket] | None:
         """The packet's track and the packet itself (out of its RTX wrapping); ``None``: drop it (counted)."""
@@ -157,18 +186,32 @@ class Router:
         return incoming
 
     def _owner(self, packet: RtpPacket) -> IncomingTrack | None:
-        for incoming in self.tracks:
-            number = incoming.track.extensions.get(MID)
-            mid = packet.extensions.get(number) if number is not None else None
-            if mid is not None and mid in self._by_mid:
-                return self._by_mid[mid]
+        named = self._named(packet, RID)
+        if named is not None:
+            return named
         declared = self._declared.get(packet.ssrc)
         if declared is not None:
             return declared
-        takers = [incoming for incoming in self.tracks if packet.payload_type in incoming.codecs]
+        # a layer without its name could be any of them: it is named again in the next packet (RFC 8852 section 3)
+        takers = [
+            incoming
+            for incoming in self.tracks
+            if incoming.rid is None and packet.payload_type in incoming.codecs
+        ]
         # two videos share payload types: the first unbound one, as a sender starts its tracks in order
         unbound = [incoming for incoming in takers if incoming.ssrc is None]
         return next(iter(unbound or takers), None)
+
+    def _named(self, packet: RtpPacket, rid_uri: str) -> IncomingTrack | None:
+        """The track that the packet's MID names, and of its layers the one that the RtpStreamId does."""
+        for incoming in self.tracks:
+            mid = _element(packet, incoming.track, MID)
+            if mid is not None:
+                found = self._by_mid.get((mid, _element(packet, incoming.track, rid_uri)))
+                found = found or self._by_mid.get((mid, None))
+                if found is not None:
+                    return found
+        return None
 
     def _repaired(self, packet: RtpPacket) -> tuple[IncomingTrack, RtpPacket] | None:
         incoming, ssrc = self._rtx.get(packet.ssrc, (None, None))
@@ -185,14 +228,16 @@ class Router:
         return None if original is None else (incoming, replace(original, extensions={}))
 
     def _rtx_owner(self, packet: RtpPacket) -> IncomingTrack | None:
+        named = self._named(packet, REPAIRED_RID)
         takers = [incoming for incoming in self.tracks if packet.payload_type in incoming.track.rtx]
-        for incoming in takers:
-            number = incoming.track.extensions.get(MID)
-            mid = packet.extensions.get(number) if number is not None else None
-            if mid is not None and mid in self._by_mid:
-                takers = [self._by_mid[mid]]
-                break
+        if named is not None:
+            takers = [named]
         if len(takers) == 1 and packet.payload_type in takers[0].track.rtx and len(self._rtx) < MAX_SSRCS:
             self._rtx[packet.ssrc] = (takers[0], None)
             return takers[0]
         return None
+
+
+def _element(packet: RtpPacket, track: Track, uri: str) -> bytes | None:
+    number = track.extensions.get(uri)
+    return packet.extensions.get(number) if number is not None else None

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mixer.fanout import PacketizedVideo
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedAudio, Kind, VideoCodec
-from mixer.rtp.pacing import Pacer
+from mixer.rtp.pacing import AT_ONCE, Pacer
+from mixer.rtp.payload import vp8
 from mixer.rtp.rtcp import ReportBlock, SenderReport
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
+from mixer.webrtc.downlink import Downlink
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
 RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
+SWITCH_STEP: Final = (
+    90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
+)
+
+
+class _Queued(NamedTuple):
+    """One packet that waits. ``burst``: of the pictures that measure the line; ``last`` packet of its picture."""
+
+    payload: bytes
+    pts: int
+    last: bool
+    burst: int
 
 
 @dataclass(slots=True)
 class MixCounters:
-    """``unsent``: packets and frames that never left. ``remote``: the peer's last report on the pictures."""
+    """``unsent``: packets and frames that never left. ``remote``: the peer's last report on the pictures.
+    ``choked``: repeats that the line had no room for. ``padded``: packets of padding.
+    """
 
     unsent: int = 0
     nacks: int = 0
     plis: int = 0
+    choked: int = 0
+    padded: int = 0
     remote: ReportBlock | None = None
     rtt_s: float | None = None
 
@@ -39,8 +58,13 @@ class MixOut:
         self._send = send
         self._fixed_origin = origin is not None
         self._origin = origin
-        self._pacer: Pacer[tuple[bytes, int, bool]] = Pacer()
+        self._pacer: Pacer[_Queued] = Pacer()
         self._needs_keyframe = True
+        self._fanout = 0
+        self._last_pts = -1
+        self._reported_packets = 0
+        self._picture_id = random.getrandbits(15)
+        self.downlink = Downlink(reports=False, pads=False)
         self.video: OutgoingStream | None = None
         self.audio: OutgoingStream | None = None
         self.video_codec: VideoCodec | None = None
@@ -60,18 +84,24 @@ class MixOut:
                     payload_type=track.sends.codec.payload_type,
                     clock_hz=VIDEO_CLOCK_HZ,
                     stamp_id=track.extensions.get(ABS_SEND_TIME),
+                    transport_id=track.transport_cc,
                     rtx=(rtx_type, rtx_ssrc) if rtx_type is not None else None,
                 )
+                self.downlink = Downlink(reports=self.video.numbered, pads=rtx_type is not None)
             case sound:
                 self.audio_codec = sound
-                # no send time: it would be a twelfth of the `audio` rendition, and REMB is about pictures
+                # no send time: it would be a twelfth of the `audio` rendition, and REMB is about pictures; the
+                # number is worth it, since that rendition has nothing else that tells of the line
                 self.audio = OutgoingStream(
                     ssrc=ssrcs["audio"],
                     payload_type=track.sends.codec.payload_type,
                     clock_hz=track.sends.codec.clock_hz,
+                    transport_id=track.transport_cc,
                     levels_id=track.extensions.get(MIXER_LEVELS),
                     history=0,
                 )
+                if self.video is None:
+                    self.downlink = Downlink(reports=self.audio.numbered, pads=False)
 
     def picture(self, unit: PacketizedVideo, now: float) -> bool:
         """Queue one picture; what is due leaves at once. ``False``: the queue overflowed, a keyframe is needed.
@@ -86,15 +116,35 @@ class MixOut:
         elif self._needs_keyframe:
             self.counters.unsent += 1
             return True
+        if unit.fanout != self._fanout:
+            self._fanout = unit.fanout
+            self.video.forget()  # whoever still misses a packet of the old rendition needs it no more
         self._learn_origin(unit.pts / VIDEO_CLOCK_HZ, now)
-        last = len(unit.payloads) - 1
-        packets = [(payload, unit.pts, index == last) for index, payload in enumerate(unit.payloads)]
-        self._needs_keyframe = not self._pacer.push(packets, now)
+        self._needs_keyframe = not self._queue(unit, now)
         if self._needs_keyframe:
             self._pacer.clear()
             return False
         self.drain(now)
         return True
+
+    def _queue(self, unit: PacketizedVideo, now: float) -> bool:
+        payloads = unit.payloads
+        if unit.picture_id is not None:
+            if unit.picture_id != self._picture_id:  # it was moved, or pictures were dropped here
+                payloads = tuple(vp8.renumber(payload, self._picture_id) for payload in payloads)
+            self._picture_id = (self._picture_id + 1) & 0x7FFF
+        pts = unit.pts if unit.pts > self._last_pts else self._last_pts + SWITCH_STEP
+        self._last_pts = pts
+        burst = self.downlink.begin_burst(now) if len(payloads) > AT_ONCE else 0
+        last = len(payloads) - 1
+        packets = [_Queued(payload, pts, index == last, burst) for index, payload in enumerate(payloads)]
+        size = sum(map(len, payloads)) + len(payloads) * (self.video.header_size if self.video else 0)
+        return self._pacer.push(packets, now, self.downlink.pacing_s(size, len(payloads)))
+
+    def stop_pictures(self) -> None:
+        """Sound alone from now on: what waits is forgotten, and the next picture must be a keyframe."""
+        self._pacer.clear()
+        self._needs_keyframe = True
 
     def sound(self, frame: EncodedAudio, now: float) -> None:
         """Send one sound frame at once."""
@@ -104,14 +154,27 @@ class MixOut:
             return
         self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
-        first = stream.packets == 0
-        self._put(stream.packet(frame.data, pts, marker=first, now=now, contributors=frame.contributors))
+        first, named = stream.packets == 0, frame.contributors
+        size = len(frame.data) + stream.header_size + stream.naming_size(len(named))
+        number = self._depart(stream, size, now)
+        self._put(stream.packet(frame.data, pts, marker=first, now=now, transport=number, contributors=named))
 
     def drain(self, now: float) -> None:
-        """Send what the pacer lets go by now."""
-        if self.video is not None:
-            for payload, pts, marker in self._pacer.due(now):
-                self._put(self.video.packet(payload, pts, marker=marker, now=now))
+        """Send what the pacer lets go by now, and padding while the line is tried."""
+        stream = self.video
+        if stream is None:
+            return
+        for payload, pts, last, burst in self._pacer.due(now):
+            number = self._depart(stream, len(payload) + stream.header_size, now, burst)
+            self._put(stream.packet(payload, pts, marker=last, now=now, transport=number))
+            if last and burst:
+                self.downlink.end_burst(burst, now)
+        header = stream.rtx_header_size
+        if header is not None and self.downlink.probing:
+            for size in self.downlink.padding(header, now):
+                self.counters.padded += 1
+                number = self._depart(stream, size + header, now)
+                self._put(stream.padding(size, now, number))
 
     @property
     def queued(self) -> int:
@@ -132,12 +195,25 @@ class MixOut:
         return self.video is not None and self.video.ssrc == ssrc
 
     def repeat(self, lost: tuple[int, ...], now: float) -> None:
-        """Answer a NACK for the picture stream."""
+        """Answer a NACK for the picture stream, as far as the line has room for it."""
         self.counters.nacks += 1
-        for sequence in lost:
-            packet = self.video.repeat(sequence, now) if self.video is not None else None
-            if packet is not None:
-                self._put(packet)
+        if self.video is not None:
+            for sequence in lost:
+                self._repeat(self.video, sequence, now)
+
+    def _repeat(self, stream: OutgoingStream, sequence: int, now: float) -> None:
+        size, number = stream.repeat_size(sequence), 0
+        if size is not None:
+            if not self.downlink.may_repeat(size, now):
+                self.counters.choked += 1
+                return
+            if stream.rtx_header_size is not None:
+                number = self._depart(stream, size, now)
+            else:  # the same bytes, so the same number
+                self.downlink.count(size, now)
+        packet = stream.repeat(sequence, now, number)
+        if packet is not None:
+            self._put(packet)
 
     def reports(self, *, now: float, unix_s: float) -> list[SenderReport]:
         """A report a stream that has sent; both tell the same wall-clock time of room pts 0."""
@@ -145,16 +221,34 @@ class MixOut:
         streams = (self.video, self.audio)
         return [s.report(room_s=room_s, unix_s=unix_s) for s in streams if s is not None and s.packets]
 
-    def reported(self, blocks: tuple[ReportBlock, ...], unix_s: float) -> None:
+    def reported(self, blocks: tuple[ReportBlock, ...], *, now: float, unix_s: float) -> None:
         """The peer's own account of what it got."""
         for block in blocks:
-            if self.is_video(block.ssrc) or (self.video is None and self.audio is not None):
-                self.counters.remote = block
             if block.last_sr:  # RFC 3550 section 6.4.1: A - LSR - DLSR
                 middle = ntp_time(unix_s) >> 16 & 0xFFFFFFFF
                 elapsed = (middle - block.last_sr - block.delay_since_last_sr) & 0xFFFFFFFF
                 if elapsed < RTT_MAX:
                     self.counters.rtt_s = elapsed / 65536
+        told = next((block for block in blocks if self._tells(block)), None)
+        if told is not None:
+            self.counters.remote = told
+            self.downlink.reported(told, self.counters.rtt_s, now)
+
+    def _tells(self, block: ReportBlock) -> bool:
+        """Whether a report is about the pictures, or about the sound while there are none."""
+        pictures, sound = self.video, self.audio
+        if pictures is not None and pictures.packets != self._reported_packets:
+            if block.ssrc != pictures.ssrc:
+                return False
+            self._reported_packets = pictures.packets
+            return True
+        return sound is not None and block.ssrc == sound.ssrc
+
+    def _depart(self, stream: OutgoingStream, size: int, now: float, burst: int = 0) -> int:
+        if stream.numbered:
+            return self.downlink.depart(size, now, burst)
+        self.downlink.count(size, now)
+        return 0
 
     def _put(self, packet: bytes) -> None:
         if not self._send(packet):

@@ -15,6 +15,7 @@ from mixer.errors import BadOffer, UnsupportedOffer
 from mixer.webrtc.sdp import PASSWORD, UFRAG, IceCandidate, attribute, lines, parse_candidate
 
 MAX_SECTIONS: Final = 32  # m-lines; a browser tab that has renegotiated all day has a dozen
+MAX_LAYERS: Final = 4  # of simulcast; browsers send three
 MAX_PER_SECTION: Final = 128  # payload types are 7 bits; also the bound for ssrcs and candidates
 DIGESTS: Final = (
     "sha-256",
@@ -31,6 +32,9 @@ _NUMBERED: Final = re.compile(r"(\d{1,3}) (.*)")
 _EXTMAP: Final = re.compile(r"(\d{1,5})(?:/\w+)? (\S+)(?: .*)?")
 _FINGERPRINT: Final = re.compile(r"([A-Za-z0-9-]{1,20}) ([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){15,63})")
 _SSRC: Final = re.compile(r"(\d{1,10})(?: .*)?")
+_RID: Final = re.compile(
+    r"([A-Za-z0-9_-]{1,16}) (send|recv)(?: .*)?"
+)  # RFC 8851 section 10; 16: RFC 8285 one byte
 _TOKEN: Final = re.compile(r"[!#-'*+\-.0-9A-Z^-~]{1,64}")  # RFC 8866 section 9: token
 
 # RFC 3551 table 4 and 5: payload types that need no rtpmap
@@ -77,6 +81,7 @@ class Section:
     extensions: Mapping[str, int]
     ssrcs: tuple[int, ...]
     rtx_ssrcs: Mapping[int, int]  # RTX SSRC -> media SSRC (RFC 5576 FID groups)
+    layers: tuple[str, ...]  # rids of a simulcast that is sent (RFC 8853), in the sender's order; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,7 @@ def _section(draft: _Draft, session: _Draft) -> Section:
         extensions=_extensions(draft) | _extensions(session) if is_rtp else {},
         ssrcs=ssrcs,
         rtx_ssrcs=rtx_ssrcs,
+        layers=_layers(draft) if kind == "video" else (),
     )
 
 
@@ -239,6 +245,33 @@ def _extensions(draft: _Draft) -> dict[str, int]:
             raise BadOffer("an a=extmap cannot be read (RFC 8285 section 8)")
         found.setdefault(match[2], int(match[1]))
     return found
+
+
+def _layers(draft: _Draft) -> tuple[str, ...]:
+    """The first alternative of each simulcast stream that is sent (RFC 8853 section 5.1)."""
+    sent: set[str] = set()
+    for value in draft.all("rid"):
+        match = _RID.fullmatch(value)
+        if match is None:
+            raise BadOffer("an a=rid cannot be read (RFC 8851 section 10)")
+        if match[2] == "send":
+            sent.add(match[1])
+    simulcast = draft.first("simulcast")
+    if simulcast is None:
+        return ()
+    words = simulcast.split()
+    directions = words[::2]
+    if (
+        len(words) not in {2, 4}
+        or len(set(directions)) != len(directions)
+        or set(directions) - {"send", "recv"}
+    ):
+        raise BadOffer("an a=simulcast cannot be read (RFC 8853 section 5.1)")
+    streams = dict(zip(directions, words[1::2], strict=True)).get("send", "")
+    named = [stream.split(",")[0].removeprefix("~") for stream in streams.split(";")] if streams else []
+    if len(named) > MAX_PER_SECTION or any(rid not in sent for rid in named):
+        raise BadOffer("a=simulcast names a stream that no a=rid describes (RFC 8853 section 5.1)")
+    return tuple(dict.fromkeys(named))[:MAX_LAYERS]
 
 
 def _ssrcs(draft: _Draft) -> tuple[tuple[int, ...], dict[int, int]]:

@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 from mixer.rtp.history import History, wrap_rtx
-from mixer.rtp.packet import ONE_BYTE_PROFILE, write_header
+from mixer.rtp.packet import HEADER_SIZE, ONE_BYTE_PROFILE, write_header
 from mixer.rtp.rtcp import SenderReport
 
 HISTORY_PACKETS: Final = (
@@ -19,8 +19,8 @@ HISTORY_PACKETS: Final = (
 REPEATS_PER_S: Final = 300  # a viewer that asks for more has no line that could carry it
 NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
-_STAMP_OFFSET: Final = 17  # 12 of header, 4 of extension header, 1 of element head
 _EXTENSION = struct.Struct("!HHI")
+_EXTENDED_SIZE: Final = HEADER_SIZE + _EXTENSION.size
 _EXTENSION_HEAD = struct.Struct("!HH")
 
 
@@ -34,24 +34,13 @@ def abs_send_time(now: float) -> int:
     return round(now * 2**18) & 0xFFFFFF
 
 
-def _naming(header: bytes, contributors: tuple[tuple[int, int], ...], levels_id: int | None) -> bytes:
-    """``header`` with a CSRC list (RFC 3550 section 5.1), and the levels of the same (RFC 6465 section 3)."""
-    sources = struct.pack(f"!{len(contributors)}I", *(csrc for csrc, _ in contributors))
-    first = header[0] | len(contributors)
-    if levels_id is None:
-        return bytes((first,)) + header[1:] + sources
-    element = bytes((levels_id << 4 | len(contributors) - 1, *(level for _, level in contributors)))
-    element += bytes(-len(element) % 4)
-    extension = _EXTENSION_HEAD.pack(ONE_BYTE_PROFILE, len(element) // 4)
-    return bytes((first | 0x10,)) + header[1:] + sources + extension + element
-
-
 class OutgoingStream:
     """Packets of one SSRC.
 
     ``clock_hz``: RTP clock of the payload. Room pts are given in that clock; the sender's offset (RFC 3550
     section 5.1 wants a random start) is added here, so that renditions can change under one stream.
-    ``stamp_id``: id of the abs-send-time extension or ``None``; ``levels_id``: of the mixer's levels (RFC 6465).
+    ``transport_id``: id of the transport-wide number's extension, ``stamp_id``: of abs-send-time, or ``None``; a
+    packet carries the first of them that is there. ``levels_id``: of the mixer's levels (RFC 6465).
     ``rtx``: (payload type, SSRC) or ``None``.
     """
 
@@ -62,6 +51,7 @@ class OutgoingStream:
         payload_type: int,
         clock_hz: int,
         stamp_id: int | None = None,
+        transport_id: int | None = None,
         levels_id: int | None = None,
         rtx: tuple[int, int] | None = None,
         history: int = HISTORY_PACKETS,
@@ -70,12 +60,14 @@ class OutgoingStream:
         self.clock_hz = clock_hz
         self._payload_type = payload_type
         self._stamp_id = stamp_id
+        self._transport_id = transport_id
         self._levels_id = levels_id
         self._rtx = rtx
         self._rtx_sequence = random.getrandbits(15)
         # half the range: libsrtp's rollover estimate goes wrong when the first packets wrap and one is lost
         self._sequence = random.getrandbits(15)
         self._offset = random.getrandbits(32)
+        self._timestamp = self._offset
         self._history = History(history) if history else None
         self._repeats_left = REPEATS_PER_S
         self._repeats_since = 0.0
@@ -84,6 +76,28 @@ class OutgoingStream:
         self.repeated = 0
         self.refused = 0
 
+    @property
+    def numbered(self) -> bool:
+        """Whether packets carry a transport-wide number."""
+        return self._transport_id is not None
+
+    @property
+    def header_size(self) -> int:
+        """Bytes before a payload."""
+        return HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+
+    @property
+    def rtx_header_size(self) -> int | None:
+        """Bytes before the padding of a padding packet; ``None`` when there can be none (no RTX)."""
+        return self.header_size if self._rtx is not None else None
+
+    def naming_size(self, count: int) -> int:
+        """Bytes beyond ``header_size`` of a packet that names ``count`` contributors."""
+        if not count:
+            return 0
+        naming = self._naming(bytes(HEADER_SIZE), ((0, 0),) * count, 0.0, 0)
+        return len(naming) - self.header_size
+
     def packet(
         self,
         payload: bytes,
@@ -91,31 +105,36 @@ class OutgoingStream:
         *,
         marker: bool,
         now: float,
+        transport: int = 0,
         contributors: tuple[tuple[int, int], ...] = (),
     ) -> bytes:
-        """The next packet in clear. ``pts``: room time in ``clock_hz`` units; ``contributors``: of a mix."""
+        """The next packet in clear. ``pts``: room time in ``clock_hz`` units. ``transport``: its wide number.
+        ``contributors``: of a mix.
+        """
         sequence = self._sequence
         self._sequence = (sequence + 1) & 0xFFFF
-        timestamp = (pts + self._offset) & 0xFFFFFFFF
-        header = write_header(self._payload_type, marker, sequence, timestamp, self.ssrc)
+        self._timestamp = (pts + self._offset) & 0xFFFFFFFF
+        header = write_header(self._payload_type, marker, sequence, self._timestamp, self.ssrc)
         if contributors:
-            packet = _naming(header, contributors, self._levels_id) + payload
-        elif self._stamp_id is None:
-            packet = header + payload
-        else:
-            element = self._stamp_id << 28 | 2 << 24 | abs_send_time(now)  # RFC 8285 4.2: length - 1
-            extension = _EXTENSION.pack(ONE_BYTE_PROFILE, 1, element)
-            packet = bytes((header[0] | 0x10,)) + header[1:] + extension + payload
+            header = self._naming(header, contributors, now, transport)
+        elif self._stamped:
+            header = self._extended(header, now, transport)
+        packet = header + payload
         if self._history is not None:
             self._history.add(sequence, packet)
         self.packets += 1
         self.octets += len(payload)
         return packet
 
-    def repeat(self, sequence: int, now: float) -> bytes | None:
+    def repeat_size(self, sequence: int) -> int | None:
+        """Bytes of the packet that `repeat` would make; ``None``: it is gone."""
+        kept = self._history.get(sequence) if self._history is not None else None
+        return None if kept is None else len(kept) + (2 if self._rtx is not None else 0)
+
+    def repeat(self, sequence: int, now: float, transport: int = 0) -> bytes | None:
         """The packet to answer a NACK with: as RTX, else the same bytes; ``None``: gone, or asked too often.
 
-        The same bytes and no fresh send time: two different packets under one SRTP index would break GCM.
+        The same bytes and no fresh stamp: two different packets under one SRTP index would break GCM.
         """
         if now - self._repeats_since >= 1.0:
             self._repeats_since, self._repeats_left = now, REPEATS_PER_S
@@ -128,12 +147,64 @@ class OutgoingStream:
         if self._rtx is None:
             return kept
         payload_type, ssrc = self._rtx
-        packet = wrap_rtx(kept, payload_type=payload_type, ssrc=ssrc, sequence=self._rtx_sequence)
-        self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
-        if self._stamp_id is None:
+        packet = wrap_rtx(kept, payload_type=payload_type, ssrc=ssrc, sequence=self._next_rtx())
+        if not self._stamped:
             return packet
-        stamp = abs_send_time(now).to_bytes(3, "big")
-        return packet[:_STAMP_OFFSET] + stamp + packet[_STAMP_OFFSET + 3 :]
+        return self._extended(packet[:HEADER_SIZE], now, transport) + packet[_EXTENDED_SIZE:]
+
+    def padding(self, size: int, now: float, transport: int = 0) -> bytes:
+        """A packet of ``size`` bytes of padding (1 to 255) beside the stream, on the RTX SSRC (RFC 4588).
+
+        Raises ``ValueError`` when there is no RTX: on the stream itself it would need a sequence number.
+        """
+        if self._rtx is None:
+            raise ValueError("padding needs RTX")
+        payload_type, ssrc = self._rtx
+        header = write_header(payload_type, False, self._next_rtx(), self._timestamp, ssrc)
+        if self._stamped:
+            header = self._extended(header, now, transport)
+        return bytes((header[0] | 0x20,)) + header[1:] + bytes(size - 1) + bytes((size,))
+
+    def forget(self) -> None:
+        """Repeat nothing that was sent before: a keyframe of another rendition follows."""
+        if self._history is not None:
+            self._history.clear()
+
+    @property
+    def _stamped(self) -> bool:
+        return self._transport_id is not None or self._stamp_id is not None
+
+    def _extended(self, header: bytes, now: float, transport: int) -> bytes:
+        """``header`` with its extension."""
+        element = self._stamp(now, transport)
+        return bytes((header[0] | 0x10,)) + header[1:] + _EXTENSION.pack(ONE_BYTE_PROFILE, 1, element)
+
+    def _stamp(self, now: float, transport: int) -> int:
+        """The element in 32 bits, padded (RFC 8285 section 4.2: length - 1 beside the id)."""
+        if self._transport_id is not None:
+            return self._transport_id << 28 | 1 << 24 | transport << 8
+        return (self._stamp_id or 0) << 28 | 2 << 24 | abs_send_time(now)
+
+    def _naming(
+        self, header: bytes, contributors: tuple[tuple[int, int], ...], now: float, transport: int
+    ) -> bytes:
+        """``header`` with a CSRC list (RFC 3550 section 5.1), and the levels of the same (RFC 6465 section 3)."""
+        count = len(contributors)
+        sources = struct.pack(f"!{count}I", *(csrc for csrc, _ in contributors))
+        elements = self._stamp(now, transport).to_bytes(4, "big") if self._stamped else b""
+        if self._levels_id is not None:
+            elements += bytes((self._levels_id << 4 | count - 1, *(level for _, level in contributors)))
+        first = header[0] | count
+        if not elements:
+            return bytes((first,)) + header[1:] + sources
+        elements += bytes(-len(elements) % 4)
+        extension = _EXTENSION_HEAD.pack(ONE_BYTE_PROFILE, len(elements) // 4)
+        return bytes((first | 0x10,)) + header[1:] + sources + extension + elements
+
+    def _next_rtx(self) -> int:
+        sequence = self._rtx_sequence
+        self._rtx_sequence = (sequence + 1) & 0xFFFF
+        return sequence
 
     def report(self, *, room_s: float, unix_s: float) -> SenderReport:
         """RFC 3550 section 6.4.1. ``room_s``: room time (pts / clock) at wall-clock time ``unix_s``."""

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
+from mixer.rtp.bandwidth import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.rtcp import (
@@ -38,6 +39,8 @@ from mixer.rtp.rtcp import (
     parse_rtcp,
     write_rtcp,
 )
+from mixer.rtp.twcc import TransportFeedback
+from mixer.video.demand import Demand
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
 from mixer.webrtc.answer import AUDIO_LEVEL, LocalSide, Plan, negotiate, write_answer
 from mixer.webrtc.feedback import REPORT_S, Feedback
@@ -49,6 +52,7 @@ from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.udp import UdpPort
 
 POLL_S: Final = 0.02  # a NACK waits at most one audio tick
+LINE_S: Final = 0.1  # as often as peers report on it
 CONNECT_TIMEOUT_S: Final = 15.0  # aioice never gives up by itself without end-of-candidates
 SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s
 CERTIFICATE_RENEWAL: Final = datetime.timedelta(days=10)  # before the 30 days of an aiortc certificate end
@@ -69,8 +73,8 @@ class PeerSink(Protocol):
     def on_keyframe_request(self) -> None:
         """The peer lost its picture (PLI, FIR), or our queue to it overflowed."""
 
-    def on_estimate(self, bitrate_bps: int) -> None:
-        """The peer's bandwidth estimate for what we send (REMB)."""
+    def on_line(self, line: LineState, now: float) -> None:
+        """How the line towards the peer is, each ``LINE_S``; only of a peer that we send to."""
 
     def on_closed(self, reason: str) -> None:
         """Once, whoever closed it; not when ``accept`` raised."""
@@ -188,6 +192,7 @@ class Peer:
         self._closed = False
         self._heard_at = 0.0
         self._media_at = 0.0
+        self._line_at = 0.0
         self._set_up: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.receives_video: VideoCodec | None = None
@@ -202,6 +207,11 @@ class Peer:
     @property
     def sends_audio(self) -> AudioCodec | None:
         return self._mix.audio_codec
+
+    @property
+    def measures_line(self) -> bool:
+        """Whether the peer reports when each packet came (transport-cc)."""
+        return self._mix.downlink.reports
 
     # --- signalling ---
 
@@ -332,16 +342,19 @@ class Peer:
         now = self._factory.clock()
         self._heard_at = self._media_at = now
         packet = parse_rtp(data)
+        self._feedback.arrived(packet, now)
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed
         if original is packet:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
             incoming.stats.receive(packet, now)
         if incoming.track.kind == "video":
-            for frame in incoming.frames(original, now):
+            layers = self._feedback.layers(incoming)
+            for frame in layers.pass_on(incoming, incoming.frames(original, now), now):
                 self._sink.on_video(frame, incoming.track.screen)
         elif original.payload and self.receives_audio is not None:
-            self._sink.on_audio(original, self.receives_audio, now)
+            for sound in incoming.sounds(original):
+                self._sink.on_audio(sound, self.receives_audio, now)
 
     def _on_rtcp(self, data: bytes) -> None:
         now = self._factory.clock()
@@ -357,9 +370,11 @@ class Peer:
                 for incoming in self._router.tracks:
                     if incoming.ssrc == packet.ssrc:
                         incoming.stats.sender_report(packet, now)
-                self._mix.reported(packet.reports, time.time())
+                self._mix.reported(packet.reports, now=now, unix_s=time.time())
             case ReceiverReport():
-                self._mix.reported(packet.reports, time.time())
+                self._mix.reported(packet.reports, now=now, unix_s=time.time())
+            case TransportFeedback():
+                self._mix.downlink.feedback(packet, self._rtt_s, now)
             case Nack() if self._mix.is_video(packet.media_ssrc):
                 self._mix.repeat(packet.lost, now)
             case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
@@ -367,7 +382,7 @@ class Peer:
             case FullIntraRequest() if any(self._mix.is_video(ssrc) for ssrc, _ in packet.entries):
                 self._keyframe_wanted()
             case ReceiverEstimatedMaxBitrate():
-                self._sink.on_estimate(packet.bitrate_bps)
+                self._mix.downlink.remb(packet.bitrate_bps, now)
             case _:
                 pass
 
@@ -394,27 +409,44 @@ class Peer:
         else:
             self._mix.counters.unsent += 1
 
+    def stop_pictures(self) -> None:
+        """Sound alone from now on, until `send_video` gets a keyframe again."""
+        self._mix.stop_pictures()
+
+    def seek_line(self, bps: int | None) -> None:
+        """What we would like to send, headers included; the line is tried for it. ``None``: enough as it is."""
+        self._mix.downlink.seek(bps)
+
     def drain(self, now: float) -> bool:
         """Send what is due; whether more waits. Called by the factory's pacing timer."""
-        if self._ready:
-            self._mix.drain(now)
-        return self._mix.queued > 0
+        if not self._ready:
+            return False
+        self._mix.drain(now)
+        return self._mix.queued > 0 or self._mix.downlink.probing
 
     def request_keyframe(self, screen: bool = False) -> None:
         """Ask the publisher for a keyframe (PLI, or FIR if it knows only that); at most one in 0.3 s."""
         self._send_urgent(self._feedback.keyframe(screen=screen, now=self._factory.clock()))
 
+    def ask_video(self, demand: Demand, screen: bool = False) -> None:
+        """What the publisher is to send, by REMB, TMMBR and the choice of layer; repeated each second."""
+        self._feedback.ask(demand, screen=screen, now=self._factory.clock())
+        self._send_urgent(self._feedback.limits())
+
     def sender_time(self, kind: Kind, timestamp: int, *, screen: bool = False) -> float | None:
         """When the publisher took the sample of that RTP timestamp, seconds of its NTP clock; None: no report."""
         for incoming in self._router.tracks:
-            if incoming.track.kind == kind and incoming.track.screen == screen:
+            if incoming.track.kind != kind or incoming.track.screen != screen:
+                continue
+            # simulcast layers have clocks of their own: what is shown is of the one that is decoded
+            if kind == "audio" or self._feedback.layers(incoming).active in {None, incoming}:
                 return incoming.stats.sender_time(timestamp & 0xFFFFFFFF)
         return None
 
-    def limit_video(self, bitrate_bps: int) -> None:
-        """What the publisher may send at most, by REMB; repeated each second."""
-        self._feedback.limit(bitrate_bps)
-        self._send_urgent(self._feedback.remb())
+    @property
+    def _rtt_s(self) -> float | None:
+        rtt_s = self._mix.counters.rtt_s
+        return rtt_s if rtt_s is not None or self._transport is None else self._transport.rtt_s
 
     @property
     def _ready(self) -> bool:
@@ -443,7 +475,19 @@ class Peer:
             self._send_rtcp([*self._feedback.report(sent, now), *urgent])
         else:
             self._send_urgent(urgent)
+        for packets in self._feedback.transport(now, busy=self._mix.downlink.narrow):
+            self._send_rtcp(packets)
+        if now >= self._line_at and (self.sends_video is not None or self.sends_audio is not None):
+            self._line_at = now + LINE_S
+            self._watch_line(now)
         self._check_alive(now)
+
+    def _watch_line(self, now: float) -> None:
+        downlink = self._mix.downlink
+        downlink.poll(now)
+        if downlink.probing:
+            self._factory.pace(self)
+        self._sink.on_line(downlink.state, now)
 
     def _check_alive(self, now: float) -> None:
         limit_s = self._factory.silence_timeout_s
@@ -459,17 +503,20 @@ class Peer:
         """Counters since the start: of what is received, and under ``sent`` of what is sent."""
         tracks = self._router.tracks
         assemblers = [incoming.assembler for incoming in tracks if incoming.assembler is not None]
-        mix, transport = self._mix.counters, self._transport
-        rtt_s = mix.rtt_s if mix.rtt_s is not None else (transport.rtt_s if transport else None)
+        mix, transport, rtt_s = self._mix.counters, self._transport, self._rtt_s
         streams = [stream for stream in (self._mix.video, self._mix.audio) if stream is not None]
         dropped = self._router.dropped + (transport.dropped if transport else Counter())
         return {
             "packets": sum(incoming.stats.received for incoming in tracks),
             "lost": sum(max(0, incoming.stats.lost) for incoming in tracks),
-            "recovered": sum(assembler.recovered for assembler in assemblers),
+            "recovered": sum(assembler.recovered for assembler in assemblers)
+            + sum(incoming.red.recovered for incoming in tracks if incoming.red is not None),
             "jitter_ms": round(max((incoming.stats.jitter_ms for incoming in tracks), default=0.0), 2),
             "rtt_ms": round(rtt_s * 1000, 1) if rtt_s is not None else None,
             "bytes": transport.bytes_received if transport else 0,
+            "asked_kbps": round(self._feedback.asked_bps / 1000),
+            "received_kbps": round(self._feedback.received_bps / 1000),
+            "layer": self._feedback.layer,
             "frames": sum(assembler.frames for assembler in assemblers),
             "frames_dropped": sum(assembler.dropped for assembler in assemblers),
             "nacks": sum(incoming.nacks for incoming in tracks),
@@ -485,5 +532,8 @@ class Peer:
                 "plis": mix.plis,
                 "queued": self._mix.queued,
                 "dropped": self._mix.dropped,
+                "choked": mix.choked,
+                "padded": mix.padded,
+                **self._mix.downlink.stats(self._factory.clock()),
             },
         }

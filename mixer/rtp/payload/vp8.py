@@ -48,6 +48,11 @@ def packetize(frame: bytes, max_payload: int = MAX_PAYLOAD, *, picture_id: int |
     return [(follow if index else begin) + piece for index, piece in enumerate(pieces)]
 
 
+def renumber(payload: bytes, picture_id: int) -> bytes:
+    """A payload that `packetize` made with another picture id, under this one (its low 15 bits)."""
+    return payload[:2] + (0x8000 | picture_id & 0x7FFF).to_bytes(2, "big") + payload[4:]
+
+
 def _descriptor(payload: bytes) -> tuple[bool, int]:
     """RFC 7741 section 4.2: whether the frame begins here, and where its bytes do (at least one is there)."""
     size = len(payload)

@@ -41,7 +41,7 @@ class Sink:
     def on_keyframe_request(self) -> None:
         self.server.want_keyframe()
 
-    def on_estimate(self, bitrate_bps: int) -> None:
+    def on_line(self, line: object, now: float) -> None:
         pass
 
     def on_closed(self, reason: str) -> None:

@@ -9,14 +9,14 @@ import aiohttp
 import pytest
 
 from mixer.probe import command
-from mixer.probe.loops import AudioLoop, VideoLoop, encode_audio, prepare
+from mixer.probe.loops import AudioLoop, CameraLoops, encode_audio, prepare
 from mixer.probe.report import Figures, faults
 from mixer.probe.run import Plan, Probe
 from mixer.probe.signal import Identity
 from mixer.webrtc.client import Refused, WebRtcClient
 from tests.mixer.probe.reflector import Reflector, reflecting
 
-Loops = list[tuple[VideoLoop | None, AudioLoop]]
+Loops = list[tuple[CameraLoops | None, AudioLoop]]
 
 
 @pytest.fixture(scope="module")

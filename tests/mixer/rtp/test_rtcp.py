@@ -19,9 +19,11 @@ from mixer.rtp.rtcp import (
     SdesChunk,
     SenderReport,
     SourceDescription,
+    TemporaryMaxBitrateRequest,
     parse_rtcp,
     write_rtcp,
 )
+from mixer.rtp.twcc import TransportFeedback
 
 U8 = st.integers(0, 255)
 U32 = st.integers(0, 2**32 - 1)
@@ -30,6 +32,17 @@ BLOCKS = st.lists(
     st.builds(ReportBlock, U32, U8, st.integers(-(2**23), 2**23 - 1), U32, U32, U32, U32), max_size=31
 ).map(tuple)
 SOURCES = st.lists(U32, max_size=31).map(tuple)
+FEEDBACK = st.builds(
+    TransportFeedback,
+    U32,
+    U32,
+    st.integers(0, 2**16 - 1),
+    st.integers(-(2**23), 2**23 - 1),
+    U8,
+    st.lists(
+        st.one_of(st.none(), st.integers(0, 255), st.integers(-(2**15), 2**15 - 1)), min_size=1, max_size=200
+    ).map(tuple),
+)
 CHUNK = st.builds(
     SdesChunk, U32, st.lists(st.tuples(st.integers(1, 255), st.binary(max_size=255)), max_size=4).map(tuple)
 )
@@ -41,6 +54,12 @@ PACKETS: st.SearchStrategy[RtcpPacket] = st.one_of(
     st.builds(PictureLossIndication, U32, U32),
     st.builds(FullIntraRequest, U32, st.lists(st.tuples(U32, U8), max_size=8).map(tuple)),
     st.builds(ReceiverEstimatedMaxBitrate, st.integers(0, 2**18 - 1), SOURCES, U32),
+    FEEDBACK,
+    st.builds(
+        TemporaryMaxBitrateRequest,
+        U32,
+        st.lists(st.tuples(U32, st.integers(0, 2**17 - 1), st.integers(0, 511)), max_size=4).map(tuple),
+    ),
 )
 
 
@@ -100,12 +119,31 @@ def test_a_captured_compound_is_read() -> None:
     assert write_rtcp(parse_rtcp(data)) == data
 
 
+def test_a_transport_feedback_is_read_byte_by_byte() -> None:
+    """The draft's figures: a run, a vector of single bits and one of two, then the deltas, padding signalled."""
+    data = bytes.fromhex(
+        "afcd0009 11223344 55667788"  # P: the last byte counts the padding
+        "fffe 0019 000102 07"  # 25 packets from 65534, reference 258, eighth report
+        "2003"  # a run of three that came in time
+        "a0a1"  # 1 bit each: 1,0,0,0,0,0,1,0,1,0,0,0,0,1
+        "d801 0001"  # 2 bits each: 1,2,0,0,0,0,1; then a run of one that is lost
+        "01 02 03 04 05 06 07 08 ff9c 09 01"
+    )
+    lost = None
+    assert parse_rtcp(data) == [
+        TransportFeedback(
+            0x11223344, 0x55667788, 65_534, 258, 7,
+            (1, 2, 3, 4, *(lost,) * 5, 5, lost, 6, *(lost,) * 4, 7, 8, -100, *(lost,) * 4, 9, lost),
+        )
+    ]  # fmt: skip
+
+
 def test_the_unknown_is_skipped_and_padding_taken_off() -> None:
     extended_report = b"\x80\xcf\x00\x01" + bytes(4)
-    transport_feedback = b"\x8f\xcd\x00\x03" + bytes(12)
+    limit_notice = b"\x84\xcd\x00\x03" + bytes(12)  # TMMBN, RFC 5104 section 4.2.2
     other_application = b"\x8f\xce\x00\x03" + bytes(8) + b"ABCD"
     padded_pli = b"\xa1\xce\x00\x03" + b"\x00\x00\x00\x01\x00\x00\x00\x02" + b"\x00\x00\x00\x04"
-    data = extended_report + transport_feedback + other_application + padded_pli
+    data = extended_report + limit_notice + other_application + padded_pli
     assert parse_rtcp(data) == [PictureLossIndication(1, 2)]
 
 
@@ -126,6 +164,14 @@ def test_the_unknown_is_skipped_and_padding_taken_off() -> None:
         b"\xa0\xc9\x00\x01" + bytes(4),  # padding of 0
         b"\xa0\xc9\x00\x01" + bytes(3) + b"\x04" + b"\x80\xc9\x00\x01" + bytes(4),  # padding not at the end
         b"\x84\xce\x00\x03" + bytes(12),  # half a FIR entry
+        b"\x8f\xcd\x00\x03" + bytes(12),  # transport-cc about no packet
+        b"\x8f\xcd\x00\x05" + bytes(8) + bytes.fromhex("0001 0002 000001 00 6002 0000"),  # reserved symbols
+        b"\x8f\xcd\x00\x05" + bytes(8) + bytes.fromhex("0001 0002 000001 00 0000 0000"),  # an empty run
+        b"\x8f\xcd\x00\x05" + bytes(8) + bytes.fromhex("0001 0003 000001 00 2003 0101"),  # a delta is missing
+        b"\x8f\xcd\x00\x05" + bytes(8) + bytes.fromhex("0001 ffff 000001 00 1fff 1fff"),  # too many packets
+        b"\x8f\xcd\x00\x06"
+        + bytes(8)
+        + bytes.fromhex("0001 0001 000001 00 2001 01 000000 0000"),  # left over
         b"\x8f\xce\x00\x04" + bytes(8) + b"REMB\x02\x00\x00\x00",  # two sources promised
     ],
 )
@@ -143,8 +189,23 @@ def test_what_is_refused(data: bytes) -> None:
         ReceiverEstimatedMaxBitrate(2**90, ()),
         SourceDescription((SdesChunk(1, ((1, bytes(256)),)),)),
         Bye((1,), bytes(256)),
+        TransportFeedback(1, 2, 0, 0, 0, ()),
+        TransportFeedback(1, 2, 0, 0, 0, (40_000,)),
+        TransportFeedback(1, 2, 0, 0, 0, (None,) * 2000),
     ],
 )
 def test_what_cannot_be_written(packet: RtcpPacket) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any message
         write_rtcp([packet])
+
+
+def test_tmmbr_on_the_wire() -> None:
+    """RFC 5104 figure 2: SSRC, six bits of exponent, 17 of mantissa, 9 of overhead."""
+    data = write_rtcp([TemporaryMaxBitrateRequest(1, ((2, 380_928, 58),))])
+    assert data == bytes.fromhex("83cd0004 00000001 00000000 00000002") + (
+        2 << 26 | 95_232 << 9 | 58
+    ).to_bytes(4, "big")
+    (limit,) = parse_rtcp(write_rtcp([TemporaryMaxBitrateRequest(1, ((2, 2_500_001, 0),))]))
+    assert limit == TemporaryMaxBitrateRequest(1, ((2, 2_500_000 // 32 * 32, 0),))
+    with pytest.raises(MalformedPacket):
+        parse_rtcp(bytes.fromhex("83cd0003 00000001 00000000 00000002"))

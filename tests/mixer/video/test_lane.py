@@ -144,3 +144,17 @@ def test_a_closed_lane_decodes_nothing_more(clip: list[EncodedVideo]) -> None:
     bench.lane.push(clip[30])
     assert bench.lane.decoded == 0
     assert bench.mailbox.take() is None
+
+
+def test_a_picture_that_is_too_large_is_refused_without_asking_for_another(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    header = b"\x10\x02\x00\x9d\x01\x2a" + (4096).to_bytes(2, "little") + (2160).to_bytes(2, "little")
+    for n in range(5):
+        bench.lane.push(EncodedVideo("VP8", header + bytes(2000), n * 3000, keyframe=True))
+    bench.pool.run()
+    assert (bench.lane.decoded, bench.asked) == (0, 0)
+    assert bench.lane.refused is not None
+    assert "4096×2160" in bench.lane.refused
+    bench.lane.push(clip[0])
+    bench.pool.run()
+    assert (bench.lane.decoded, bench.lane.refused) == (1, None)

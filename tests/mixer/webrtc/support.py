@@ -13,6 +13,7 @@ from aiortc.mediastreams import AudioStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from mixer.media import AudioCodec, EncodedVideo
+from mixer.rtp.bandwidth import LineState
 from mixer.rtp.packet import RtpPacket
 from mixer.webrtc.peer import Peer
 
@@ -30,7 +31,7 @@ class Recorder:
         self.audio: list[tuple[RtpPacket, AudioCodec, float]] = []
         self.video: list[tuple[EncodedVideo, bool]] = []
         self.keyframe_requests = 0
-        self.estimates: list[int] = []
+        self.lines: list[LineState] = []
 
     def on_connected(self) -> None:
         self.connected.set()
@@ -44,8 +45,8 @@ class Recorder:
     def on_keyframe_request(self) -> None:
         self.keyframe_requests += 1
 
-    def on_estimate(self, bitrate_bps: int) -> None:
-        self.estimates.append(bitrate_bps)
+    def on_line(self, line: LineState, now: float) -> None:
+        self.lines.append(line)
 
     def on_closed(self, reason: str) -> None:
         self.closed.append(reason)

@@ -8,7 +8,7 @@ from mixer.errors import UnsupportedOffer
 from mixer.webrtc.answer import LocalSide, Plan, Track, negotiate, write_answer
 from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.sdp import IceCandidate
-from tests.mixer.webrtc.test_offer import NAMES, read
+from tests.mixer.webrtc.test_offer import NAMES, SIMULCAST, read
 
 LOCAL = LocalSide(
     session_id=1,
@@ -213,7 +213,20 @@ def test_the_second_video_is_a_screen_and_a_third_is_refused() -> None:
     ]
 
 
-def test_simulcast_is_answered_as_one_stream() -> None:
+def test_simulcast_is_answered_layer_by_layer() -> None:
+    text = video_offer(SIMULCAST)
+    rows = answer_to(text)
+    assert [row for row in rows if "rid:" in row or "simulcast" in row] == [
+        "a=rid:q recv", "a=rid:h recv", "a=rid:f recv", "a=simulcast:recv q;h;f",
+    ]  # fmt: skip
+    assert "a=extmap:5 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id" in rows
+    assert "a=extmap:6 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id" in rows
+    (track,) = plan_of(text).tracks
+    assert track.layers == ("q", "h", "f")
+    assert not [row for row in answer_to(text.replace("sendonly", "recvonly")) if "rid:" in row]
+
+
+def test_simulcast_whose_packets_would_not_say_their_layer_is_answered_as_one_stream() -> None:
     text = video_offer(
         "video 96|a=sendonly|a=rtpmap:96 VP8/90000|a=rid:h send|a=rid:l send|a=simulcast:send h;l"
         "|a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
@@ -234,6 +247,16 @@ def test_simulcast_is_answered_as_one_stream() -> None:
 def test_sound_by_our_preference(maps: str, chosen: str) -> None:
     track = plan_of(video_offer(maps)).tracks[0]
     assert agreed(track) == (chosen, None)
+
+
+@pytest.mark.parametrize("order", ["111 63", "63 111"])
+def test_red_is_taken_around_opus_where_the_sender_has_it(order: str) -> None:
+    text = video_offer(f"audio {order} 0|a=sendonly|a=rtpmap:111 opus/48000/2|a=rtpmap:63 red/48000/2|{{}}")
+    rows = answer_to(text.replace("{}", "a=fmtp:63 111/111"))
+    assert m_lines(rows)[0].endswith(f"SAVPF {order}")
+    assert {"a=rtpmap:63 red/48000/2", "a=fmtp:63 111/111"} <= set(rows)
+    for strange in ("a=fmtp:63 111/0", "a=fmtp:63 0/0", "a=x"):
+        assert plan_of(text.replace("{}", strange)).tracks[0].red is None
 
 
 def test_opus_asks_for_fec_and_pauses() -> None:
@@ -260,3 +283,13 @@ def test_an_ipv6_default_candidate_is_written_as_such() -> None:
     )
     rows = write_answer(offer, negotiate(offer, send=False, receive=True), local).split("\r\n")
     assert "c=IN IP6 2001:db8::1" in rows
+
+
+def test_firefox_is_asked_for_a_picture_that_it_can_be_asked_less_of() -> None:
+    limit = "max-fr=30;max-fs=3500"
+    assert [row for row in answer_to(read("firefox-sendrecv")) if row.endswith(limit)] == [
+        f"a=fmtp:120 {limit}"
+    ]
+    assert not [row for row in answer_to(read("firefox-whep")) if limit in row], "what we send is our affair"
+    two = video_offer(*("video 96|a=sendonly|a=rtpmap:96 VP8/90000",) * 2)
+    assert len([row for row in answer_to(two) if limit in row]) == 1, "a screen is as large as it is"

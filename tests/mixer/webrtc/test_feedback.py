@@ -10,12 +10,21 @@ from mixer.rtp.rtcp import (
     ReceiverReport,
     SenderReport,
     SourceDescription,
+    TemporaryMaxBitrateRequest,
     parse_rtcp,
     write_rtcp,
 )
-from mixer.webrtc.feedback import ALLOWED_BPS, MIN_ALLOWED_BPS, REPORT_S, Feedback
+from mixer.video.demand import FULL, TRICKLE_BPS, UNSEEN, Demand
+from mixer.webrtc.feedback import PACKET_OVERHEAD, REPORT_S, SIMULCAST_FACTOR, SOUND_BPS, Feedback
 from mixer.webrtc.incoming import Router
-from tests.mixer.webrtc.test_incoming import KEYFRAME, packet, router
+from tests.mixer.webrtc.test_incoming import (
+    DELTA,
+    KEYFRAME,
+    keyframe,
+    packet,
+    router,
+)
+from tests.mixer.webrtc.test_offer import MID, SIMULCAST
 
 VP8 = "video 96|a=sendonly|a=rtpmap:96 VP8/90000"
 ALL = "|a=rtcp-fb:96 nack|a=rtcp-fb:96 nack pli|a=rtcp-fb:96 ccm fir|a=rtcp-fb:* goog-remb"
@@ -89,11 +98,61 @@ def test_a_report_is_one_compound_that_others_can_read() -> None:
 
 def test_the_limit_is_open_at_first_and_never_shuts() -> None:
     tell, routes = feedback(VP8 + ALL)
-    assert tell.remb() == []
+    assert tell.limits() == []
     receive(routes, 1)
-    assert tell.remb() == [ReceiverEstimatedMaxBitrate(ALLOWED_BPS, (5,), 9)]
-    tell.limit(0)
-    assert tell.remb() == [ReceiverEstimatedMaxBitrate(MIN_ALLOWED_BPS, (5,), 9)]
+    assert tell.limits() == [ReceiverEstimatedMaxBitrate(FULL.bitrate_bps, (5,), 9)]
+    tell.ask(UNSEEN, screen=False, now=0.0)
+    assert tell.limits() == [ReceiverEstimatedMaxBitrate(TRICKLE_BPS, (5,), 9)]
+    tell.ask(Demand(2, 2, 1, 0), screen=False, now=0.0)
+    assert tell.limits() == [ReceiverEstimatedMaxBitrate(TRICKLE_BPS, (5,), 9)]
     without, unlimited = feedback(VP8)
     receive(unlimited, 1)
-    assert without.remb() == []
+    assert without.limits() == []
+
+
+def test_remb_covers_sound_camera_and_screen_together() -> None:
+    routes = router("audio 111|a=sendonly|a=rtpmap:111 opus/48000/2", *(VP8 + ALL + "|" + MID,) * 2)
+    tell = Feedback(routes, ssrc=9, cname="us")
+    tell.ask(Demand(426, 240, 30, 380_000), screen=False, now=0.0)
+    tell.ask(Demand(1280, 720, 30, 2_500_000), screen=True, now=0.0)
+    routes.route(packet(5, mid="1"), 0.0)
+    assert tell.limits() == [ReceiverEstimatedMaxBitrate(380_000 + SOUND_BPS, (5,), 9)]
+    routes.route(packet(6, mid="2"), 0.0)
+    assert tell.limits() == [ReceiverEstimatedMaxBitrate(2_880_000 + SOUND_BPS, (5, 6), 9)]
+    assert tell.asked_bps == 2_880_000
+
+
+def test_tmmbr_for_each_source_of_who_offers_it() -> None:
+    tell, routes = feedback(VP8 + "|a=rtcp-fb:96 ccm tmmbr")
+    receive(routes, 1)
+    tell.ask(Demand(426, 240, 30, 380_928), screen=False, now=0.0)
+    wanted = TemporaryMaxBitrateRequest(9, ((5, 380_928, PACKET_OVERHEAD),))
+    assert tell.limits() == [wanted]
+    assert wanted in parse_rtcp(write_rtcp(tell.report([], 1.0)))
+
+
+def test_what_is_received_is_measured_between_reports() -> None:
+    tell, routes = feedback(VP8 + ALL)
+    tell.report([], 10.0)
+    for sequence in range(1, 31):
+        routes.route(packet(5, sequence=sequence, coded=b"\x11" + bytes(995)), 10.0 + sequence / 30)
+    tell.report([], 11.0)
+    assert abs(tell.received_bps - 30 * 1000 * 8) < 1500
+    tell.report([], 12.0)
+    assert tell.received_bps == 0
+
+
+def test_layers_that_nobody_looks_at_are_not_repaired() -> None:
+    routes = router(SIMULCAST)
+    tell = Feedback(routes, ssrc=9, cname="us")
+    tell.ask(Demand(320, 180, 30, 250_000), screen=False, now=0.0)
+    for rid, ssrc, height in (("q", 1, 180), ("f", 3, 720)):
+        for sequence in (1, 2, 4):
+            coded = keyframe(height) if sequence == 1 else DELTA
+            routed = routes.route(packet(ssrc, sequence=sequence, mid="0", rid=rid, coded=coded), 0.0)
+            assert routed is not None
+            tell.layers(routed[0]).pass_on(routed[0], routed[0].frames(routed[1], 0.0), 0.0)
+    told = [p for tick in range(20) for p in tell.urgent(tick * 0.02, 0.05)]
+    assert {p.media_ssrc for p in told if isinstance(p, Nack | PictureLossIndication)} == {1}
+    assert tell.asked_bps == round(250_000 * SIMULCAST_FACTOR)
+    assert tell.keyframe(screen=False, now=9.0) == [PictureLossIndication(9, 1)]

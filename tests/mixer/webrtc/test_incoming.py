@@ -8,9 +8,8 @@ from mixer.webrtc.answer import negotiate
 from mixer.webrtc.incoming import KEYFRAME_INTERVAL_S, MAX_SSRCS, Router
 from mixer.webrtc.offer import parse_offer
 from tests.mixer.webrtc.test_answer import video_offer
+from tests.mixer.webrtc.test_offer import MID, SIMULCAST, VP8
 
-VP8 = "a=rtpmap:96 VP8/90000|a=rtpmap:97 rtx/90000|a=fmtp:97 apt=96"
-MID = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"
 KEYFRAME = b"\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00" + bytes(20)  # RFC 6386 section 9.1
 
 
@@ -21,11 +20,24 @@ def router(*sections: str) -> Router:
 DELTA = b"\x11" + bytes(20)
 
 
+def keyframe(height: int) -> bytes:
+    """The beginning of a VP8 keyframe of 16:9, as far as a header reader looks."""
+    size = (height * 16 // 9).to_bytes(2, "little") + height.to_bytes(2, "little")
+    return KEYFRAME[:6] + size + bytes(20)
+
+
 def packet(
-    ssrc: int, payload_type: int = 96, sequence: int = 1, mid: str | None = None, coded: bytes = KEYFRAME
+    ssrc: int,
+    payload_type: int = 96,
+    sequence: int = 1,
+    mid: str | None = None,
+    coded: bytes = KEYFRAME,
+    rid: str | None = None,
 ) -> RtpPacket:
     payload = vp8.packetize(coded, picture_id=sequence & 0x7FFF)[0]
     extensions = {4: mid.encode()} if mid is not None else {}
+    if rid is not None:
+        extensions[5] = rid.encode()
     return RtpPacket(payload_type, True, sequence, 3000 * sequence, ssrc, payload, (), extensions)
 
 
@@ -134,3 +146,48 @@ def test_parameter_sets_of_the_offer_make_a_bare_idr_decodable() -> None:
     (frame,) = routed[0].frames(routed[1], 0.0)
     assert frame.keyframe
     assert frame.data.startswith(b"\0\0\0\1\x67")
+
+
+def test_each_layer_has_its_own_track_and_is_found_by_its_name_then_by_its_ssrc() -> None:
+    routes = router(SIMULCAST)
+    assert [incoming.rid for incoming in routes.tracks] == ["q", "h", "f"]
+    for ssrc, rid in ((1, "f"), (2, "q"), (3, "h")):
+        routed = routes.route(packet(ssrc, mid="0", rid=rid), 0.0)
+        assert routed is not None
+        assert routed[0].rid == rid
+        again = routes.route(packet(ssrc, sequence=2), 0.1)  # browsers stop naming it once it is heard of
+        assert again is not None
+        assert again[0] is routed[0]
+    assert routes.route(packet(9), 0.0) is None  # of no name: it could be any
+    assert routes.route(packet(10, mid="0", rid="x"), 0.0) is None
+    assert routes.dropped["unknown_ssrc"] == 2
+
+
+def test_a_layers_repairs_are_found_by_the_repaired_name() -> None:
+    routes = router(SIMULCAST)
+    for ssrc, rid in ((1, "q"), (2, "h")):
+        routes.route(packet(ssrc, mid="0", rid=rid), 0.0)
+    repair = RtpPacket(97, False, 1, 0, 99, b"\0\7xx", (), {4: b"0", 6: b"h"})
+    routed = routes.route(repair, 0.0)
+    assert routed is not None
+    assert (routed[0].rid, routed[1].ssrc, routed[1].sequence) == ("h", 2, 7)
+    routed = routes.route(RtpPacket(97, False, 2, 0, 99, b"\0\x08xx"), 0.0)
+    assert routed is not None
+    assert routed[0].rid == "h"
+
+
+def test_red_gives_back_a_lost_packet_and_nothing_twice() -> None:
+    routes = router(
+        "audio 111 63|a=sendonly|a=rtpmap:111 opus/48000/2|a=rtpmap:63 red/48000/2|a=fmtp:63 111/111"
+    )
+    heard = []
+    for sequence, before, own in ((1, b"", b"one"), (3, b"two", b"three"), (4, b"three", b"four")):
+        header = bytes([0x80 | 111]) + (960 << 10 | len(before)).to_bytes(3, "big") if before else b""
+        payload = header + bytes([111]) + before + own
+        routed = routes.route(RtpPacket(63, False, sequence, 960 * sequence, 7, payload), 0.0)
+        assert routed is not None
+        heard += routed[0].sounds(routed[1])
+    assert [(p.payload_type, p.sequence, p.timestamp, p.payload) for p in heard] == [
+        (111, number, 960 * number, word)
+        for number, word in enumerate((b"one", b"two", b"three", b"four"), 1)
+    ]

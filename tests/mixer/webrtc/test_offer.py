@@ -18,6 +18,16 @@ OFFERS = Path(__file__).parent / "offers"
 NAMES = sorted(path.stem for path in OFFERS.glob("*.sdp"))
 
 
+VP8 = "a=rtpmap:96 VP8/90000|a=rtpmap:97 rtx/90000|a=fmtp:97 apt=96"
+MID = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid"
+SIMULCAST = (
+    f"video 96 97|a=sendonly|{VP8}|{MID}|a=rtcp-fb:96 nack|a=rtcp-fb:96 nack pli|a=rtcp-fb:96 goog-remb"
+    "|a=extmap:5 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
+    "|a=extmap:6 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
+    "|a=rid:q send|a=rid:h send|a=rid:f send|a=simulcast:send q;h;f"
+)
+
+
 def read(name: str) -> str:
     return (OFFERS / f"{name}.sdp").read_text().replace("\n", "\r\n")
 
@@ -106,6 +116,40 @@ def test_only_old_fingerprints_are_unsupported() -> None:
 )
 def test_only_candidates_that_can_be_paired_are_kept(line: str, usable: bool) -> None:
     assert (parse_candidate(line) is not None) is usable
+
+
+def layers(*rows: str) -> tuple[str, ...]:
+    return (
+        parse_offer(read("chromium-sendrecv") + "".join(f"a={row}\r\n" for row in rows)).sections[-1].layers
+    )
+
+
+def test_the_layers_of_simulcast() -> None:
+    rids = ("rid:1 send", "rid:a-b send pt=96;max-width=640", "rid:r recv")
+    assert layers(*rids, "simulcast:send 1;a-b recv r") == ("1", "a-b")
+    assert layers(*rids, "simulcast:recv r send 1,a-b") == ("1",), "of alternatives the first"
+    assert layers(*rids, "simulcast:send 1;~a-b") == ("1", "a-b"), "paused ones may start any time"
+    assert layers(*rids, "simulcast:recv r") == ()
+    assert layers(*rids) == ()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ("rid:1",),
+        ("rid:1 both",),
+        ("rid:" + "x" * 17 + " send",),
+        ("rid:1 send", "simulcast:send 2"),
+        ("rid:1 recv", "simulcast:send 1"),
+        ("rid:1 send", "simulcast:send 1;;1"),
+        ("rid:1 send", "simulcast:send 1 send 1"),
+        ("rid:1 send", "simulcast:1"),
+        ("simulcast:",),
+    ],
+)
+def test_simulcast_that_cannot_be_read_is_refused(rows: tuple[str, ...]) -> None:
+    with pytest.raises(BadOffer, match="RFC 885"):
+        layers(*rows)
 
 
 _BASE = [read(name) for name in ("chromium-sendrecv", "gstreamer-h264", "av1-only")]

@@ -1,0 +1,232 @@
+"""What a line carries towards one peer. Pure: reports of any kind in, bits a second out.
+
+Three kinds of peers, best first:
+
+transport-cc   tells of each packet when it came: delay, loss, delivered rate, and bursts that measure upwards.
+REMB           tells what its own estimate is. It rises a few per cent a second from what we send, so only its
+               falling is news; a value that stands still is a limit that somebody set.
+reports only   tell of loss and round trips each second. Upwards there is only trying.
+
+Loss alone is no congestion: radio loses 10 % and carries everything else in time. It counts when a queue stands
+at the same time, or when it is so high that no radio explains it. Decreases follow draft-ietf-rmcat-gcc-02
+(0.85 of what is delivered); increases are multiplicative and bounded by what is delivered, or measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Final
+
+from mixer.rtp.burst import BurstResult
+from mixer.rtp.departures import Departure, Outcome
+from mixer.rtp.overuse import OveruseDetector
+
+MIN_BPS: Final = 20_000  # below the `audio` rendition there is nothing left to give up
+MAX_BPS: Final = 10_000_000  # nobody needs to know more
+BACK_OFF: Final = 0.85  # gcc-02 section 5.5: beta
+GROWTH: Final = 1.08  # a second, gcc-02 section 5.5: eta
+BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
+
+QUEUE_S: Final = 0.04  # a trend counts once so much delay has really grown: less is jitter
+IDLE_QUEUE_S: Final = 0.15  # the same while hardly anything is sent, so that it can't be our doing
+DEEP_QUEUE_S: Final = 0.25  # and still growing: no need to wait for a trend over twenty groups
+LOSSY: Final = 0.05  # with a standing queue: an overflowing router
+STANDING_QUEUE_S: Final = 0.08
+VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
+LOSS_PACKETS: Final = 50  # of a judgement on loss: 10 % random loss looks like 25 % once in 1,000 of them
+DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen before the second
+SILENCE_S: Final = 1.0  # nothing reported for so long while we send: the line is down or choked
+RTT_GROWTH_S: Final = 0.3  # over its minimum; for peers that tell nothing better
+_RATE_S, _MAX_RATE_S, _RATE_PACKETS = 0.2, 1.0, 6  # the window of the delivered rate
+_BASE_DELAY_S: Final = 15.0  # how long a smallest delay is believed; routes change
+_LOSS_SMOOTHING: Final = 0.3  # of the loss that is told, a judgement
+
+
+@dataclass(frozen=True, slots=True)
+class LineState:
+    """How a line is. ``estimate_bps``: headers of IP and UDP included; ``None``: nothing known, nothing wrong.
+    ``loss``: share 0 to 1, smoothed over some seconds. ``queue_s``: delay over the smallest seen.
+    """
+
+    estimate_bps: int | None
+    loss: float
+    rtt_s: float | None
+    queue_s: float
+
+
+class _Smallest:
+    """The smallest value of the last one to two periods."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._since = float("-inf")
+        self._now = self._before = float("inf")
+
+    def add(self, value: float, now: float) -> float:
+        if now - self._since > self._period_s:
+            self._before, self._now, self._since = self._now, value, now
+        self._now = min(self._now, value)
+        return min(self._before, self._now)
+
+
+class BandwidthEstimator:
+    """See the module. ``measured``: bursts can be sent, so there is no need to grow blindly.
+
+    Counters: ``decreases`` by reason.
+    """
+
+    def __init__(self, *, measured: bool) -> None:
+        self._measured = measured
+        self._rate: float | None = None
+        self._remb: int | None = None
+        self._remb_still = 0
+        self._detector = OveruseDetector()
+        self._delivered: deque[tuple[float, int]] = deque()
+        self._base = _Smallest(_BASE_DELAY_S)
+        self._base_rtt = _Smallest(_BASE_DELAY_S)
+        self._window = [0, 0]  # packets arrived and lost since the last judgement on loss
+        self._decreased_at = float("-inf")
+        self._grown_at: float | None = None
+        self._reported_at: float | None = None
+        self.rtt_s: float | None = None
+        self.queue_s = 0.0
+        self.loss = 0.0
+        self.decreases: Counter[str] = Counter()
+
+    @property
+    def bps(self) -> float | None:
+        """The estimate; ``None`` while nothing is known."""
+        if self._reported_at is not None and self._remb is not None:
+            return self._remb if self._rate is None else min(self._rate, self._remb)
+        return self._rate
+
+    @property
+    def state(self) -> LineState:
+        """All that is known."""
+        bps = self.bps
+        return LineState(round(bps) if bps is not None else None, self.loss, self.rtt_s, self.queue_s)
+
+    def congested(self, now: float) -> bool:
+        """Whether the estimate has just been lowered."""
+        return now - self._decreased_at < DECREASE_S
+
+    # --- transport-cc
+
+    def feedback(self, outcome: Outcome, now: float, *, disturbed: bool = False) -> None:
+        """One report of what came. ``disturbed``: a burst of our own may explain a growing delay."""
+        self._reported_at = now
+        before_s = self.queue_s
+        for departure in outcome.arrived:
+            self._arrived(departure, now)
+        delivered = self._delivered_bps()
+        if delivered is None:
+            return
+        growing = self.queue_s > DEEP_QUEUE_S and self.queue_s > before_s + 0.01
+        enough_s = QUEUE_S if self._rate is None or delivered > self._rate / 2 else IDLE_QUEUE_S
+        trend = self._detector.usage == "overuse" and self.queue_s > enough_s
+        if (trend and not disturbed) or growing:
+            self._decrease(BACK_OFF * delivered, now, "delay")
+        elif self._detector.usage == "normal":
+            self._grow(GROWTH, now, most=1.5 * delivered + 10_000 if self._measured else MAX_BPS)
+        else:
+            self._grown_at = now
+        arrived = len(outcome.arrived) - sum(departure.reported_lost for departure in outcome.arrived)
+        self._count_loss(arrived, len(outcome.lost), delivered, now)
+
+    def burst(self, result: BurstResult, now: float) -> None:
+        """What a burst measured: good news raises the estimate; the first news makes it."""
+        if result.began_at < self._decreased_at or result.loss > VERY_LOSSY:
+            return
+        bps = min(MAX_BPS, max(MIN_BPS, 0.95 * result.bps if result.saturated else result.bps))
+        if self._rate is None:
+            self._rate, self._grown_at = bps, now
+        elif not result.saturated:
+            self._rate = max(self._rate, bps)
+
+    def _arrived(self, departure: Departure, now: float) -> None:
+        assert departure.arrived_at is not None  # noqa: S101 - it is in Outcome.arrived
+        delay = departure.arrived_at - departure.sent_at
+        self.queue_s = delay - self._base.add(delay, now)
+        self._detector.arrived(departure.sent_at, departure.arrived_at)
+        self._delivered.append((departure.arrived_at, departure.size))
+        while self._delivered[-1][0] - self._delivered[0][0] > _MAX_RATE_S:
+            self._delivered.popleft()
+
+    def _delivered_bps(self) -> float | None:
+        """What arrived in the shortest time that says something: after a line has narrowed, it counts soon."""
+        newest, octets = float("-inf"), 0
+        for packets, (arrived_at, size) in enumerate(reversed(self._delivered)):
+            newest = max(newest, arrived_at)
+            span_s = newest - arrived_at
+            if packets >= _RATE_PACKETS and span_s >= _RATE_S:
+                return octets * 8 / span_s
+            octets += size
+        return None
+
+    # --- REMB and reports
+
+    def remb(self, bps: int, sent_bps: float, now: float) -> None:
+        """The peer's own estimate. ``sent_bps``: what we send it, headers included."""
+        before, self._remb = self._remb, bps
+        if self._reported_at is not None:  # transport-cc knows better; this is a limit
+            return
+        if before is None:
+            if bps < 0.7 * sent_bps:
+                self._decrease(bps, now, "remb")
+            return
+        self._remb_still = self._remb_still + 1 if abs(bps - before) <= before // 1000 else 0
+        if bps < 0.97 * before or (self._remb_still >= 3 and (self._rate is None or self._rate > bps)):
+            self._decrease(bps, now, "remb")
+
+    def report(self, loss: float, rtt_s: float | None, sent_bps: float, now: float) -> None:
+        """A receiver report on what we sent last. ``loss``: share since the report before."""
+        if rtt_s is not None:
+            self.rtt_s = rtt_s
+        if self._reported_at is not None:
+            return
+        self.loss += _LOSS_SMOOTHING * (loss - self.loss)
+        if rtt_s is not None:
+            self.queue_s = rtt_s - self._base_rtt.add(rtt_s, now)
+        if loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S):
+            self._decrease(BACK_OFF * sent_bps * (1 - loss), now, "loss")
+        elif self.queue_s > RTT_GROWTH_S:
+            self._decrease(sent_bps / 2, now, "delay")
+        else:
+            self._grow(BLIND_GROWTH, now, most=MAX_BPS)
+
+    # --- time
+
+    def poll(self, sent_bps: float, now: float) -> None:
+        """Each 100 ms or so: notices that a peer which reports has gone silent while we send."""
+        silent = self._reported_at is not None and now - self._reported_at > SILENCE_S
+        if silent and sent_bps > 0 and now - self._decreased_at > SILENCE_S / 2:
+            self._decrease((self._rate or sent_bps) / 2, now, "silence")
+
+    def _count_loss(self, arrived: int, lost: int, delivered_bps: float, now: float) -> None:
+        self._window[0] += arrived
+        self._window[1] += lost
+        packets = sum(self._window)
+        if packets < LOSS_PACKETS:
+            return
+        loss = max(0, self._window[1]) / packets
+        self._window = [0, 0]
+        self.loss += _LOSS_SMOOTHING * (loss - self.loss)
+        if loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S):
+            self._decrease((1.0 - LOSSY) * delivered_bps, now, "loss")
+
+    def _decrease(self, to_bps: float, now: float, reason: str) -> None:
+        if now - self._decreased_at < DECREASE_S:
+            return
+        self._grown_at = now
+        self._decreased_at = now
+        to_bps = max(MIN_BPS, to_bps)
+        if self._rate is None or to_bps < self._rate:
+            self.decreases[reason] += 1
+            self._rate = to_bps
+
+    def _grow(self, growth: float, now: float, *, most: float) -> None:
+        if self._rate is not None and self._grown_at is not None:
+            elapsed_s = min(1.0, max(0.0, now - self._grown_at))
+            self._rate = max(self._rate, min(self._rate * growth**elapsed_s, most, MAX_BPS))
+        self._grown_at = now

@@ -1,0 +1,181 @@
+"""What one peer's line carries of what we send: departures, reports, bursts and tries put together. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mixer.rtp.bandwidth import BandwidthEstimator, LineState
+from mixer.rtp.burst import BurstMeter
+from mixer.rtp.departures import Departures
+from mixer.rtp.probing import Prober
+from mixer.rtp.rtcp import ReportBlock
+from mixer.rtp.twcc import TransportFeedback
+
+WIRE_OVERHEAD: Final = (
+    38  # bytes a packet: IPv4 20, UDP 8, SRTP's authentication tag 10 (RFC 3711 section 4.2)
+)
+FIRST_TRY_S: Final = 0.3  # after the first report: the first keyframe may have measured the line by then
+PACING: Final = 1.2  # times the estimate: what waits here gets out faster than more comes in
+REPEATS: Final = 0.3  # of the estimate may go into repeats: a line that is full is not helped by more
+NARROW_BPS: Final = 200_000  # ten reports a second are 6 kbit/s
+_REPEAT_BURST_S: Final = 0.5
+
+
+class _SentRate:
+    """Bits a second over the last half to whole second."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._octets = 0
+        self._bps = 0.0
+
+    def add(self, size: int, now: float) -> None:
+        self._turn(now)
+        self._octets += size
+
+    def bps(self, now: float) -> float:
+        self._turn(now)
+        return self._bps
+
+    def _turn(self, now: float) -> None:
+        elapsed_s = now - self._since
+        if elapsed_s >= 0.5:
+            self._bps = self._octets * 8 / elapsed_s if elapsed_s < 2.0 else 0.0
+            self._since, self._octets = now, 0
+
+
+class Downlink:
+    """See the module. ``reports``: the peer answers transport-wide numbers; ``pads``: it takes padding (RTX)."""
+
+    def __init__(self, *, reports: bool, pads: bool) -> None:
+        self.reports = reports
+        self._pads = reports and pads
+        self._departures = Departures()
+        self._meter = BurstMeter()
+        self._prober = Prober()
+        self._estimator = BandwidthEstimator(measured=self._pads)
+        self._rate = _SentRate()
+        self._octets = 0
+        self._heard = False
+        self._repeat_bits = 0.0
+        self._repeat_at = 0.0
+
+    # --- out
+
+    def depart(self, size: int, now: float, burst: int = 0) -> int:
+        """A numbered packet of ``size`` bytes (RTP, in clear) leaves; its transport-wide number."""
+        self.count(size, now)
+        if not self.reports:
+            return 0
+        burst = self._prober.sending or burst
+        self._meter.sent(burst)
+        return self._departures.depart(size + WIRE_OVERHEAD, now, burst)
+
+    def count(self, size: int, now: float) -> None:
+        """A packet leaves that has no number."""
+        self._rate.add(size + WIRE_OVERHEAD, now)
+        self._octets += size + WIRE_OVERHEAD
+
+    def begin_burst(self, now: float) -> int:
+        """A picture begins that is big enough to measure the line with; goes along with its packets."""
+        return self._meter.begin(now) if self.reports else 0
+
+    def end_burst(self, burst: int, now: float) -> None:
+        """Its last packet has left."""
+        self._meter.end(burst, now)
+
+    def pacing_s(self, size: int, packets: int) -> float | None:
+        """How long a picture of ``size`` bytes may take to leave; ``None``: nothing is known of the line."""
+        bps = self._estimator.bps
+        return (size + packets * WIRE_OVERHEAD) * 8 / (PACING * bps) if bps is not None else None
+
+    def may_repeat(self, size: int, now: float) -> bool:
+        """Whether a repeat of ``size`` bytes fits what the line can spare; takes it from the budget."""
+        bps = self._estimator.bps
+        if bps is None:
+            return True
+        most = REPEATS * bps * _REPEAT_BURST_S
+        self._repeat_bits = min(most, self._repeat_bits + REPEATS * bps * (now - self._repeat_at))
+        self._repeat_at = now
+        bits = (size + WIRE_OVERHEAD) * 8
+        if self._repeat_bits < min(bits, most):
+            return False
+        self._repeat_bits -= bits
+        return True
+
+    def padding(self, header: int, now: float) -> list[int]:
+        """Sizes of the padding packets to send now, without their ``header`` bytes."""
+        sizes = self._prober.padding(self._octets, header + WIRE_OVERHEAD, now)
+        if not sizes and (ended := self._prober.ended(now)) is not None:
+            self._meter.end(ended, now)
+        return sizes
+
+    @property
+    def probing(self) -> bool:
+        """Whether `padding` is to be asked each few milliseconds."""
+        return self._prober.sending is not None
+
+    # --- back
+
+    def feedback(self, packet: TransportFeedback, rtt_s: float | None, now: float) -> None:
+        """A transport-wide report of the peer."""
+        if not self.reports:
+            return
+        if not self._heard:
+            self._heard = True
+            self._prober.wait(now + FIRST_TRY_S)
+        outcome = self._departures.resolve(packet)
+        for departure in outcome.arrived:
+            if departure.burst:
+                self._meter.arrived(departure)
+        for departure in outcome.lost:
+            if departure.burst:
+                self._meter.lost(departure)
+        self._estimator.rtt_s = rtt_s
+        self._estimator.feedback(outcome, now, disturbed=self._prober.disturbs(now))
+        for result in self._meter.results(now):
+            if not self._prober.owns(result.burst) or self._prober.result(result, now):
+                self._estimator.burst(result, now)
+        if self._estimator.congested(now):
+            self._prober.congested(now)
+
+    def remb(self, bps: int, now: float) -> None:
+        """The peer's own estimate."""
+        self._estimator.remb(bps, self._rate.bps(now), now)
+
+    def reported(self, block: ReportBlock, rtt_s: float | None, now: float) -> None:
+        """A receiver report on the stream that tells most of the line."""
+        self._estimator.report(block.fraction_lost / 256, rtt_s, self._rate.bps(now), now)
+
+    # --- time
+
+    def seek(self, bps: int | None) -> None:
+        """What somebody would like to send; the line is tried for it from time to time. ``None``: enough."""
+        self._prober.wanted_bps = bps
+
+    def poll(self, now: float) -> None:
+        """Each 100 ms or so."""
+        self._estimator.poll(self._rate.bps(now), now)
+        self._prober.poll(now)
+        if self._pads and self._heard and self._prober.due(self._estimator.bps, now):
+            self._prober.begin(self._meter.begin(now), self._octets, now)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the line is so narrow that our reports on the other direction count."""
+        bps = self._estimator.bps
+        return bps is not None and bps < NARROW_BPS
+
+    @property
+    def state(self) -> LineState:
+        """How the line is."""
+        return self._estimator.state
+
+    def stats(self, now: float) -> dict[str, int]:
+        """Counters; ``sent_kbps`` with all headers, of the last second."""
+        return {
+            "sent_kbps": round(self._rate.bps(now) / 1000),
+            "probes": self._prober.tries,
+            "probes_passed": self._prober.passed,
+            "decreases": sum(self._estimator.decreases.values()),
+        }

@@ -1,0 +1,109 @@
+"""Whose picture is decoded, and what its sender is asked for. A peer that notes what it is told stands for WebRTC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest_asyncio
+
+from mixer.audio.bridge import AudioBridge
+from mixer.intake import SCREEN_SUFFIX, Intake
+from mixer.media import EncodedVideo
+from mixer.protocol import RosterEntry
+from mixer.video.canvas import Canvas
+from mixer.video.demand import LOWER_AFTER_S, UNSEEN, Demand
+from mixer.video.layout import LayoutBody
+from tests.mixer.webrtc.support import until
+
+TILE: Final = Demand(426, 240, 30, 384_000)
+HUGE: Final = (
+    b"\x10\x02\x00\x9d\x01\x2a" + (4096).to_bytes(2, "little") + (2160).to_bytes(2, "little") + bytes(99)
+)
+
+
+class NotingPeer:
+    receives_audio = "opus"
+    receives_video = "VP8"
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def ask_video(self, demand: Demand, screen: bool = False) -> None:
+        self.told.append(("screen" if screen else "camera", demand))
+
+    def request_keyframe(self, screen: bool = False) -> None:
+        self.told.append(("screen" if screen else "camera", "keyframe"))
+
+    def sender_time(self, kind: str, timestamp: int, *, screen: bool = False) -> float | None:
+        return None  # no sender report has come yet
+
+
+class Sender:
+    """What ``Intake`` reads of a connection."""
+
+    closed = False
+
+    def __init__(self, who: str) -> None:
+        self.peer = NotingPeer()
+        self.participant = RosterEntry(id=who, name=who)
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest_asyncio.fixture
+async def intake() -> AsyncIterator[Intake]:
+    made = Intake(AudioBridge(), Canvas(LayoutBody()))
+    yield made
+    made.close()
+
+
+def join(intake: Intake, who: str) -> Sender:
+    sender = Sender(who)
+    intake.add(sender.participant, sender)  # type: ignore[arg-type]
+    return sender
+
+
+async def test_senders_are_told_once_what_their_tiles_need(intake: Intake) -> None:
+    seen, hidden = join(intake, "seen"), join(intake, "hidden")
+    for now in (0.0, 0.2, 0.4):
+        intake.show({"seen": TILE}, now)
+    assert seen.peer.told == [("camera", TILE)]
+    assert hidden.peer.told == [("camera", UNSEEN)]
+
+
+async def test_a_newly_shown_sender_may_send_more_before_it_is_asked_for_a_keyframe(intake: Intake) -> None:
+    sender = join(intake, "a")
+    intake.show({}, 0.0)
+    intake.show({"a": TILE}, 1.0)
+    await until(lambda: len(sender.peer.told) == 3, "the keyframe request")
+    assert sender.peer.told == [("camera", UNSEEN), ("camera", TILE), ("camera", "keyframe")]
+
+
+async def test_a_screen_is_asked_for_beside_its_camera(intake: Intake) -> None:
+    sender = join(intake, "a")
+    intake.saw(sender, EncodedVideo("VP8", b"\0", 0, False), screen=True)  # type: ignore[arg-type]
+    screen = Demand(1280, 720, 30, 2_500_000)
+    intake.show({"a": TILE, "a" + SCREEN_SUFFIX: screen}, 0.0)
+    assert sender.peer.told == [("camera", TILE), ("screen", screen)]
+
+
+async def test_who_sends_4k_is_told_and_the_figures_say_why_it_is_not_seen(intake: Intake) -> None:
+    sender = join(intake, "a")
+    intake.show({"a": TILE}, 0.0)
+    for _ in range(3):
+        intake.saw(sender, EncodedVideo("VP8", HUGE, 0, True), screen=False)  # type: ignore[arg-type]
+    await until(lambda: intake.stats({}, {})["a"]["refused"], "the refusal")
+    assert "4096×2160" in intake.stats({}, {})["a"]["refused"]
+    intake.show({"a": TILE}, 1.0)
+    intake.show({"a": TILE}, 1.2)
+    assert sender.peer.told == [("camera", TILE), ("camera", UNSEEN)], "and no keyframe is asked for"
+
+
+async def test_another_connection_of_the_same_participant_is_told_anew(intake: Intake) -> None:
+    join(intake, "a")
+    intake.show({"a": TILE}, 0.0)
+    again = join(intake, "a")
+    intake.show({"a": TILE}, LOWER_AFTER_S)
+    assert ("camera", TILE) in again.peer.told

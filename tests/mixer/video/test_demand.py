@@ -1,0 +1,125 @@
+"""What a sender is asked for, by the clock of the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixer.video.demand import (
+    FULL,
+    LOWER_AFTER_S,
+    REFUSED_S,
+    TRICKLE_BPS,
+    UNSEEN,
+    Asking,
+    Demand,
+    demands,
+)
+from mixer.video.layout import Fit, LayoutBody, Source, Tile, arrange
+from mixer.video.rendition import RENDITIONS
+
+CANVAS = (1280, 720, 30)
+HIGH = [RENDITIONS["high"]]
+
+
+def tile(width: int, height: int, who: str = "a", fit: Fit = "cover") -> Tile:
+    return Tile("t", who, 0, 0, width, height, 0, fit, "", "participant")
+
+
+def of(*tiles: Tile, names: tuple[str, ...] = ("high",), canvas: tuple[int, int, int] = CANVAS) -> Demand:
+    return demands(tiles, canvas, [RENDITIONS[name] for name in names], "#screen")[tiles[0].participant or ""]
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "most"),
+    [((426, 240), 350, 400), ((1280, 720), 1700, 2500), ((640, 360), 500, 800), ((320, 180), 150, 260)],
+)
+def test_a_tile_has_its_price(size: tuple[int, int], least: int, most: int) -> None:
+    wanted = of(tile(*size))
+    assert (wanted.width, wanted.height, wanted.fps) == (*size, 30)
+    assert least <= wanted.bitrate_bps / 1000 <= most
+
+
+def test_nine_in_a_grid_together_cost_what_one_and_a_half_alone_do() -> None:
+    people = [Source(f"p{n}", "", "webrtc", has_video=True) for n in range(9)]
+    wanted = demands(arrange(LayoutBody(), people, None), CANVAS, HIGH, "#screen")
+    assert set(wanted) == {f"p{n}" for n in range(9)}
+    assert sum(demand.bitrate_bps for demand in wanted.values()) < 3_700_000
+
+
+def test_the_largest_rendition_that_somebody_takes_counts() -> None:
+    assert of(tile(1280, 720), names=("medium", "low")) == of(tile(640, 360), canvas=(640, 360, 15))
+    assert of(tile(1280, 720), names=("medium", "low")).height == 360
+    assert of(tile(1280, 720), names=("audio", "high")).height == 720
+    assert 0 < of(tile(1280, 720), names=()).height <= 180, (
+        "a snapshot may be taken, the first viewer may come"
+    )
+    assert of(tile(640, 360), canvas=(640, 360, 30)).height == 360, "a small canvas is never asked for more"
+
+
+def test_all_tiles_of_a_source_count_and_a_crop_needs_more_than_is_seen() -> None:
+    assert of(tile(320, 180), tile(1280, 720)) == of(tile(1280, 720))
+    assert of(tile(640, 720)).width == 1280, "the half of a 16:9 picture"
+    assert of(tile(640, 720, fit="contain")).width == 640
+
+
+def test_a_screen_is_asked_for_enough_to_read() -> None:
+    small, large = of(tile(426, 240, "a#screen")), of(tile(1280, 720, "a#screen"))
+    assert small.bitrate_bps >= 800_000
+    assert large.bitrate_bps >= of(tile(1280, 720)).bitrate_bps
+
+
+def test_images_and_counters_ask_nobody() -> None:
+    counter = Tile("c", None, 0, 0, 100, 100, 0, "cover", "+3", "counter")
+    assert demands([counter], CANVAS, HIGH, "#screen") == {}
+
+
+BIG, SMALL = Demand(1280, 720, 30, 2_000_000), Demand(320, 180, 30, 250_000)
+
+
+def test_more_is_asked_for_at_once_and_less_after_a_while() -> None:
+    asking = Asking()
+    assert asking.asked("a") == FULL
+    assert asking.update({"a": SMALL}, ["a"], 0.0) == {"a": SMALL}
+    assert asking.update({"a": SMALL}, ["a"], 0.2) == {}
+    assert asking.update({"a": BIG}, ["a"], 0.4) == {"a": BIG}
+    assert asking.update({"a": SMALL}, ["a"], 0.5) == {}
+    assert asking.update({"a": SMALL}, ["a"], 0.5 + LOWER_AFTER_S - 0.01) == {}
+    assert asking.update({"a": SMALL}, ["a"], 0.5 + LOWER_AFTER_S) == {"a": SMALL}
+    assert asking.asked("a") == SMALL
+
+
+def test_a_flickering_layout_asks_nobody_twice() -> None:
+    asking = Asking()
+    asking.update({"a": BIG}, ["a"], 0.0)
+    told = [asking.update({"a": (SMALL, BIG)[step % 2]}, ["a"], step * 1.0) for step in range(1, 30)]
+    assert told == [{}] * 29
+
+
+def test_what_was_wanted_in_between_is_what_it_falls_to() -> None:
+    asking, middle = Asking(), Demand(640, 360, 30, 700_000)
+    asking.update({"a": BIG}, ["a"], 0.0)
+    for step, wanted in enumerate((SMALL, middle, SMALL), 1):
+        assert asking.update({"a": wanted}, ["a"], step * 0.5) == {}
+    assert asking.update({"a": SMALL}, ["a"], 0.5 + LOWER_AFTER_S) == {"a": middle}
+    assert asking.update({"a": SMALL}, ["a"], 0.6 + LOWER_AFTER_S) == {}
+    assert asking.update({"a": SMALL}, ["a"], 0.7 + 2 * LOWER_AFTER_S) == {"a": SMALL}
+
+
+def test_who_is_not_shown_sends_a_trickle_and_who_is_new_is_told_at_once() -> None:
+    asking = Asking()
+    assert asking.update({}, ["a"], 0.0) == {"a": UNSEEN}
+    assert TRICKLE_BPS >= 30_000
+    assert not UNSEEN.shown
+    assert asking.update({"a": SMALL}, ["a", "b"], 0.1) == {"a": SMALL, "b": UNSEEN}
+    asking.forget("a")
+    assert asking.update({"a": SMALL}, ["a"], 0.2) == {"a": SMALL}, "another connection knows of nothing"
+
+
+def test_who_sends_too_large_pictures_gets_a_trickle_for_a_while() -> None:
+    asking = Asking()
+    asking.update({"a": BIG}, ["a"], 0.0)
+    asking.refuse("a", 1.0)
+    assert asking.update({"a": BIG}, ["a"], 1.0) == {"a": UNSEEN}
+    asking.refuse("a", 3.0)
+    assert asking.update({"a": BIG}, ["a"], 2.0 + REFUSED_S) == {}
+    assert asking.update({"a": BIG}, ["a"], 3.0 + REFUSED_S) == {"a": BIG}
