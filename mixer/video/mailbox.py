@@ -28,6 +28,8 @@ class Mailbox:
         self.overwritten = 0
         self.at = float("-inf")
         """``now`` of the newest ``put``, seconds, monotonic."""
+        self.tile_width: int | None = None
+        """Of the widest tile that shows the pictures, pixels; the canvas writes it, the decoding reads it."""
 
     @property
     def held(self) -> int:

@@ -59,12 +59,12 @@ _RTPMAP: Final[dict[str, str]] = {
     "VP8": "VP8/90000",
     "VP9": "VP9/90000",
 }
-_OPUS_FMTP: Final = "minptime=10;useinbandfec=1;usedtx=1"
-# RFC 7587 section 6.1: FEC, because we conceal with it. DTX, because a silent sender then sends 2.5 packets a second
-# instead of 50; measured: the pause sounds the same, the first 60 ms of a word are 1 dB weaker.
 # RFC 7741 section 6.1, macroblocks and pictures a second. Firefox alone reads it: of 3600 (1280×720) and more it
 # sends 1200 kbit/s whatever REMB says (its table of least rates), of 1260×709 what it is asked for.
 _VP8_FMTP: Final = "max-fr=30;max-fs=3500"
+_OPUS_FMTP: Final = "minptime=10;useinbandfec=1;usedtx=1"
+# RFC 7587 section 6.1: FEC, because we conceal with it. DTX, because a silent sender then sends 2.5 packets a second
+# instead of 50; measured: the pause sounds the same, the first 60 ms of a word are 1 dB weaker.
 # profile_idc of RFC 6184 section 8.1 that FFmpeg decodes to 8-bit 4:2:0: baseline, main, high
 _H264_DECODABLE: Final = frozenset({0x42, 0x4D, 0x64})
 _H264_SENT: Final = "42e01f"  # constrained baseline, level 3.1: 720p30

@@ -29,6 +29,7 @@ from aioice import Candidate
 
 from mixer.errors import BadOffer
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedVideo, Kind, VideoCodec
+from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import FrameAssembler
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.reception import ReceptionStats
@@ -46,6 +47,7 @@ from mixer.rtp.rtcp import (
     write_rtcp,
 )
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
+from mixer.webrtc.answer import TRANSPORT_CC
 from mixer.webrtc.offer import Offer, Section, parse_offer
 from mixer.webrtc.outgoing import OutgoingStream
 from mixer.webrtc.udp import UdpPort
@@ -55,9 +57,11 @@ POLL_S: Final = (
     0.05  # NACKs re-arm no faster than a round trip; 50 ms keeps thirty sessions under 2 % of a core
 )
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
+ARRIVALS_S: Final = 0.1  # libwebrtc's usual pace of transport-wide feedback
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
 _CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLOCK_HZ}
 _OPUS_PT: Final = 111
+_TRANSPORT_ID: Final = 5  # of the transport-wide sequence number, in what we receive
 _VIDEO_PTS: Final[dict[VideoCodec, int]] = {"VP8": 96, "H264": 102, "VP9": 98}
 _VIDEO_FMTP: Final[dict[VideoCodec, str]] = {
     "H264": "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"  # RFC 6184 section 8.1
@@ -133,7 +137,8 @@ class WebRtcClient:
     ``start``.
 
     ``video``: codecs to offer, best first; empty for none. ``assemble``: hand out whole pictures by
-    ``on_video`` (else received video is only counted). ``bind``: local address of the media socket.
+    ``on_video`` (else received video is only counted). ``transport_cc``: report when each packet came, as
+    browsers do; without it the server has only our loss to go by. ``bind``: local address of the media socket.
     """
 
     def __init__(
@@ -146,6 +151,7 @@ class WebRtcClient:
         video: Sequence[VideoCodec] = ("VP8",),
         audio: bool = True,
         assemble: bool = False,
+        transport_cc: bool = True,
         bind: str = "127.0.0.1",
     ) -> None:
         self.on_video: Callable[[EncodedVideo, float], None] = lambda frame, now: None
@@ -160,6 +166,8 @@ class WebRtcClient:
         self._video = tuple(video)
         self._audio = audio
         self._assemble = assemble
+        self._arrivals = ArrivalLog() if transport_cc and direction != "sendonly" else None
+        self._arrivals_at = 0.0
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(16)
         self._cname = secrets.token_hex(8)
         self._report_ssrc = secrets.randbits(32)  # sender SSRC of feedback when we send nothing
@@ -240,11 +248,16 @@ class WebRtcClient:
         ]
         rows = ["v=0", f"o=- {random.getrandbits(62)} 1 IN IP4 127.0.0.1", "s=-", "t=0 0"]
         rows.append(f"a=group:BUNDLE {' '.join(mids)}")
+        feedback = _FEEDBACK[self._direction]
+        if self._arrivals is not None:
+            transport.append(f"a=extmap:{_TRANSPORT_ID} {TRANSPORT_CC}")
+            feedback = (*feedback, "transport-cc")
         gathered = [*(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates), "a=end-of-candidates"]
         if self._audio:
             rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {_OPUS_PT}", *transport, *gathered, "a=mid:audio"]
             gathered = []  # the rest of the BUNDLE group shares them (RFC 9143 section 7.4)
             rows += [f"a=rtpmap:{_OPUS_PT} opus/48000/2", f"a=fmtp:{_OPUS_PT} minptime=10;useinbandfec=1"]
+            rows += [f"a=rtcp-fb:{_OPUS_PT} transport-cc"] if self._arrivals is not None else []
             rows += self._source("audio", _OPUS_PT)
         if self._video:
             numbers = " ".join(str(_VIDEO_PTS[codec]) for codec in self._video)
@@ -252,7 +265,7 @@ class WebRtcClient:
             for codec in self._video:
                 number = _VIDEO_PTS[codec]
                 rows.append(f"a=rtpmap:{number} {codec}/90000")
-                rows += [f"a=rtcp-fb:{number} {value}" for value in _FEEDBACK[self._direction]]
+                rows += [f"a=rtcp-fb:{number} {value}" for value in feedback]
                 if fmtp := _VIDEO_FMTP.get(codec):
                     rows.append(f"a=fmtp:{number} {fmtp}")
             rows += self._source("video", _VIDEO_PTS[self._video[0]])
@@ -364,6 +377,8 @@ class WebRtcClient:
         if incoming is None:
             return
         now = asyncio.get_running_loop().time()
+        if self._arrivals is not None and len(number := packet.extensions.get(_TRANSPORT_ID, b"")) == 2:
+            self._arrivals.record(int.from_bytes(number, "big"), now)
         if self.first_packet_at is None:
             self.first_packet_at = now
         self.bytes_received += len(data)
@@ -430,9 +445,20 @@ class WebRtcClient:
             now = loop.time()
             for incoming in self._incoming.values():
                 self._urge(incoming, now)
+            self._report_arrivals(now)
             if now >= report_at:
                 report_at = now + REPORT_S
                 self._report(now)
+
+    def _report_arrivals(self, now: float) -> None:
+        ssrc = next(
+            (incoming.ssrc for incoming in self._incoming.values() if incoming.ssrc is not None), None
+        )
+        if self._arrivals is None or ssrc is None or now < self._arrivals_at or not self._arrivals.waiting:
+            return
+        self._arrivals_at = now + ARRIVALS_S
+        for report in self._arrivals.report(sender_ssrc=self._report_ssrc, media_ssrc=ssrc, now=now):
+            self._feedback(report)
 
     def _report(self, now: float) -> None:
         heard = [incoming for incoming in self._incoming.values() if incoming.ssrc is not None]

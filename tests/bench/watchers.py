@@ -83,6 +83,7 @@ async def watching(
     renditions: Sequence[str],
     *,
     codecs: tuple[VideoCodec, ...] = ("H264", "VP8"),
+    transport_cc: bool = True,
 ) -> AsyncIterator[list[WebRtcClient]]:
     """A viewer for each of ``renditions``, all in; they leave at the end. They count packets, and no more."""
     clients = [
@@ -93,6 +94,7 @@ async def watching(
             direction="recvonly",
             video=() if rendition == "audio" else codecs,
             assemble=True,
+            transport_cc=transport_cc,
         )
         for number, rendition in enumerate(renditions)
     ]
