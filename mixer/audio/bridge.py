@@ -259,7 +259,7 @@ class AudioBridge:
                 asleep.append(name)
         self._speakers.update(levels, now)
         for name in asleep:
-            self._awake.pop(name).sleep(now)
+            self._awake.pop(name).sleep()
         return rows
 
     def _choose(self, now: float) -> None:
