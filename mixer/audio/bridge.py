@@ -47,7 +47,6 @@ class AudioBridge:
         self._outlets: dict[str, Outlet] = {}
         self._shared: dict[Format, Shared] = {}
         self._hearing: dict[str, set[str]] = {}  # by leg: the outputs without it
-        self._moving: dict[str, Format] = {}
         self._recorder: Recorder | None = None
         self._recorder_errors = 0
         self._speakers = Speakers()
@@ -166,22 +165,11 @@ class AudioBridge:
         if minus is not None:
             self._hearing.setdefault(minus, set()).add(key)
 
-    def change_output(self, key: str, *, ptime_ms: int, bitrate_bps: int, fec: bool = False) -> None:
-        """Other packets for a listener, within 120 ms and without a gap; arguments as in ``add_output``.
-
-        ``NotFound`` if it is not there.
-        """
-        outlet = self._outlets.get(key)
-        if outlet is None:
-            raise NotFound(f"the audio bridge has no output {key!r}")
-        self._moving[key] = Format.of(outlet.shared.form.codec, ptime_ms, bitrate_bps, fec=fec)
-
     def remove_output(self, key: str) -> None:
         """A listener leaves; the last of a format takes its encoder along. Unknown keys are ignored."""
         outlet = self._outlets.pop(key, None)
         if outlet is None:
             return
-        self._moving.pop(key, None)
         if outlet.minus is not None:
             self._hearing[outlet.minus].discard(key)
             if not self._hearing[outlet.minus]:
@@ -271,7 +259,7 @@ class AudioBridge:
                 asleep.append(name)
         self._speakers.update(levels, now)
         for name in asleep:
-            self._awake.pop(name).sleep(now)
+            self._awake.pop(name).sleep()
         return rows
 
     def _choose(self, now: float) -> None:
@@ -335,8 +323,6 @@ class AudioBridge:
         for shared in list(self._shared.values()):
             for number in self._room.due(shared.form.frames):
                 self._emit(shared, number)
-        if self._moving:
-            self._move(index + 1)
 
     def _emit(self, shared: Shared, number: int) -> None:
         """Packet ``number`` to all listeners of one format. A sink may remove outputs."""
@@ -348,16 +334,6 @@ class AudioBridge:
             if plain is None:
                 plain = shared.packet(number, self._room)
             outlet.give(plain)
-
-    def _move(self, ticks: int) -> None:
-        """Change formats where a packet of the old and one of the new end together."""
-        for key, form in list(self._moving.items()):
-            outlet = self._outlets[key]
-            if ticks % (outlet.shared.form.frames * form.frames) == 0:
-                del self._moving[key]
-                self._unseat(key, outlet)
-                outlet.move(self._shared_of(form))
-                outlet.shared.outlets[key] = outlet
 
     def _shared_of(self, form: Format) -> Shared:
         if form not in self._shared:

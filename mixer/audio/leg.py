@@ -1,8 +1,8 @@
 """One voice on its way in: jitter buffer, decoder, and the samples left over between ticks.
 
 A leg that says nothing sleeps: where the level of its packets is known without decoding them, they cost an
-append. The last few are kept, so when a loud one comes, the leg wakes with what came before it: the decoder settles
-on those, and the word begins on time and without a click.
+append. The last few are kept: when a loud one comes, the decoder settles on those first, and the word begins without
+a click, and on time, since the jitter buffer holds it back as long as any other.
 
 ============= ================================================== =========================================
 a leg is      while                                              costs a tick
@@ -19,9 +19,10 @@ decoded       all else: its level is unknown, or not trusted     decoding
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from dataclasses import asdict
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,6 @@ Pcm = NDArray[np.float32]
 _QUIET_DBOV: Final = 50  # quieter than -50 dBov: 20 ms more or less of it are not noticed
 _NOTHING: Final[Pcm] = np.empty(0, np.float32)
 _DTX_BYTES: Final = 2  # Opus sends no less for sound; RFC 6716 section 2.1.9 (DTX), libopus: 1 or 2 bytes
-_KEPT: Final = 10  # packets of a sleeper, 200 ms: what is not due yet, and what primes the decoder
 _PRIMER: Final = (
     5  # packets: a CELT frame inherits half of its predecessor's energy (RFC 6716 section 4.3.2.1)
 )
@@ -58,14 +58,6 @@ class Enhancer(Protocol):
     def process(self, frame: Pcm) -> Pcm:
         """One frame, 960 samples in ±1.0, the same out, a little later."""
         ...
-
-
-class _Waiting(NamedTuple):
-    sequence: int
-    timestamp: int
-    payload: bytes
-    now: float
-    level: int | None
 
 
 class InboundLeg:
@@ -97,8 +89,7 @@ class InboundLeg:
         self._ssrc: int | None = None
         self._said: int | None = None  # the newest packet's level, if it can be believed
         self._loud_s = float("-inf")  # when a packet last came that says it can be heard
-        self._waiting: deque[_Waiting] = deque(maxlen=_KEPT)
-        self._primer: deque[bytes] = deque(maxlen=_PRIMER)
+        self._primer: deque[bytes] = deque(maxlen=_PRIMER)  # what came last and was not decoded
         self._use(codec)
 
     @property
@@ -152,11 +143,14 @@ class InboundLeg:
         if said is not None and said <= GATE_DBOV:
             self._loud_s = now
         elif said is not None and self.asleep and now >= self.checked_until:
-            self._doze(_Waiting(sequence, timestamp, payload, now, level))
+            self.slept += 1
+            self._primer.append(payload)
+            if self.slept % _CLOCK_CHECK == 0:
+                self._enqueue(sequence, timestamp, payload, now, level)
+                self._playout.pass_by(math.inf)
             return False
-        self._enqueue(_Waiting(sequence, timestamp, payload, now, level))
-        if self.asleep:
-            self._wake(now)
+        self._enqueue(sequence, timestamp, payload, now, level)
+        self.asleep = False
         return True
 
     def _known(self, payload: bytes, level: int | None) -> int | None:
@@ -173,7 +167,6 @@ class InboundLeg:
 
     def _follow(self, codec: AudioCodec, ssrc: int | None) -> None:
         """The sender goes on with another source, or in another codec."""
-        self._waiting.clear()
         self._primer.clear()
         if codec != self._codec:
             counters, floor_ms = self._playout.counters, self.floor_ms
@@ -184,35 +177,14 @@ class InboundLeg:
             self._trust = LevelTrust()
         self._ssrc = ssrc
 
-    def _enqueue(self, packet: _Waiting) -> None:
+    def _enqueue(self, sequence: int, timestamp: int, payload: bytes, now: float, level: int | None) -> None:
         try:
-            samples = duration_samples(self._codec, packet.payload)
+            samples = duration_samples(self._codec, payload)
         except MalformedPacket:
             self.malformed += 1
             return
-        self._playout.push(
-            packet.sequence,
-            packet.timestamp,
-            packet.payload,
-            samples=samples,
-            now=packet.now,
-            level=packet.level,
-            dtx=self._codec == "opus" and len(packet.payload) <= _DTX_BYTES,
-        )
-
-    def _doze(self, packet: _Waiting) -> None:
-        self.slept += 1
-        if self.slept % _CLOCK_CHECK:
-            self._waiting.append(packet)
-        else:
-            self._enqueue(packet)
-            self._primer.extend(self._playout.pass_by(packet.now))
-
-    def _wake(self, now: float) -> None:
-        self.asleep = False
-        while self._waiting:
-            self._enqueue(self._waiting.popleft())
-        self._primer.extend(self._playout.pass_by(now))
+        dtx = self._codec == "opus" and len(payload) <= _DTX_BYTES
+        self._playout.push(sequence, timestamp, payload, samples=samples, now=now, level=level, dtx=dtx)
 
     # -- what the bridge decides by ---------------------------------------------------------------------
 
@@ -303,20 +275,19 @@ class InboundLeg:
         self.level = SILENT_DBOV
         self._primer.extend(self._playout.pass_by(now))
 
-    def sleep(self, now: float) -> None:
+    def sleep(self) -> None:
         """Nothing to be heard: from here on packets are only looked at."""
         self.asleep = True
         if self._muted:
             self.rest()
         else:
-            self._primer.extend(self._playout.pass_by(now))
+            self._primer.extend(self._playout.pass_by(math.inf))
             self._rest = _NOTHING
             self.level = SILENT_DBOV
 
     def rest(self) -> None:
         """Forget what waits: the leg has been muted and will start afresh."""
         self._playout.reset()
-        self._waiting.clear()
         self._primer.clear()
         self._rest = _NOTHING
         self.level = SILENT_DBOV

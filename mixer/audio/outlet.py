@@ -183,10 +183,6 @@ class Outlet:
         """Packets made for this listener alone."""
         return self._stream.encoded if self._stream else 0
 
-    def move(self, shared: Shared) -> None:
-        """Another format from the next packet on."""
-        self.shared, self._stream = shared, None
-
     def subtract(self, index: int, total: Pcm, row: Pcm, room_gain: float) -> None:
         """This listener's own voice is in the mix of tick ``index`` as ``row``; ``total`` is not limited."""
         if self._limiter is None or index > self._hold_until:

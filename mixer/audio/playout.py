@@ -310,7 +310,7 @@ class Playout:
         return Plan(tuple(steps), shape)
 
     def pass_by(self, now: float) -> list[bytes]:
-        """Instead of ``pop``, where nobody listens: drop what is due and keep what is not.
+        """Instead of ``pop``, where nobody listens: drop what is due at ``now`` (``inf``: all), keep what is not.
 
         The next ``pop`` starts with the oldest that is not due yet. Returns the payloads of what was dropped, in
         order: a decoder that is to go on from there is primed with the last of them.

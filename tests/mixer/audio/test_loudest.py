@@ -51,6 +51,14 @@ def test_nobody_is_cut_off_between_two_syllables():
     assert all(names == {"a"} for names in chosen)
 
 
+def test_a_louder_voice_gets_its_place_though_it_pauses_between_syllables():
+    loudest = Loudest(places=1)
+    chosen = run(
+        loudest, range(200), lambda n: {"hum": 40} | ({"b": 20 if n % 16 < 8 else 70} if n >= 60 else {})
+    )
+    assert chosen[-1] == {"b"}
+
+
 def test_two_who_take_turns_do_not_flap():
     loudest = Loudest(places=1)
     chosen = run(loudest, range(1500), lambda n: {"a": 20 + (n // 15) % 2 * 8, "b": 28 - (n // 15) % 2 * 8})

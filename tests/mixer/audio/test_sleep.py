@@ -147,8 +147,9 @@ def test_who_is_not_mixed_can_take_the_floor_and_then_is_mixed_without_a_click()
     assert level_db(before, 2_000) < -70
     assert level_db(after, 2_000) == pytest.approx(-14, abs=1)
     assert room.bridge.stats()["place_swaps"] == 1
-    step = np.abs(np.diff(heard[(4 * 48_000) : int(4.8 * 48_000)])).max()
-    assert step < 1.1 * np.abs(np.diff(after)).max(), "it fades in"
+    quarters = np.abs(heard[4 * 48_000 :]).reshape(-1, 240).max(axis=1)  # of a frame, 5 ms
+    first = int(np.flatnonzero(quarters > 0.14)[0]) // 4 * 4  # of the frame in which it gets its place
+    assert quarters[first] < 0.7 * quarters[first + 3], "it fades in, over the whole frame"
     assert room.bridge.speaker() == "late"
 
 
@@ -259,25 +260,3 @@ def test_packets_name_who_is_heard_in_them_but_not_the_listener():
     assert dict(last) == {ann: pytest.approx(17, abs=1), bob: pytest.approx(23, abs=1)}
     assert sum(bool(packet.contributors) for packet in got["ann"]) == pytest.approx(150 / 5, abs=3)
     assert sum(bool(packet.contributors) for packet in got["viewer"]) == pytest.approx(50 / 8, abs=2)
-
-
-@pytest.mark.parametrize(("first", "then"), [(20, 60), (60, 20), (40, 60)])
-def test_a_listener_changes_its_packets_without_a_gap(first, then):
-    room = Room()
-    got: list = []
-    hum = voiced(6.0)
-    room.talk("ann", hum)
-    room.bridge.add_output("v", got.append, codec="opus", minus=None, ptime_ms=first)
-    room.run(range(100))
-    room.bridge.change_output("v", ptime_ms=then, bitrate_bps=16_000, fec=True)
-    room.run(range(100, 250))
-    assert got[0].samples == first * 48
-    assert got[-1].samples == then * 48
-    expected = 0
-    for packet in got:
-        assert packet.pts == expected
-        expected += packet.samples
-    assert room.bridge.stats()["shared_encoders"] == 1
-    decoder = OpusDecoder()
-    heard = np.concatenate([decoder.decode(packet.data) for packet in got])
-    assert np.abs(np.diff(heard[48_000:])).max() < 1.5 * np.abs(np.diff(hum)).max()
