@@ -4,9 +4,9 @@
         client = WebRtcClient(http, f"{shaper.url}/whep/demo", …)     # or a browser: f"{shaper.url}/r/demo"
         shaper.shape(down=Way())                                       # the cap is lifted, at once
 
-HTTP goes through unharmed, pages and events too, but for two things. An offer and its trickled fragments lose
-their candidates, so that the server learns of the client by its connectivity checks only; and in the answer the
-server's candidate is replaced by a socket of ours. Media then takes the way of a NAT: each client source gets a
+HTTP goes through unharmed, pages and events too, but for candidates: in the answer the server's is replaced by a
+socket of ours, in an offer and its trickled fragments each of the client's by another one. (Firefox does not
+begin towards the loopback: it has to be called.) Media then takes the way of a NAT: each address of a client has a
 socket of its own towards the server. STUN's integrity, DTLS and SRTP pass untouched, and what happens on the way
 is the seeded `tests.fakes.netem`, one a direction. `up` is client → server.
 """
@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import re
 import signal
@@ -42,7 +43,8 @@ LINES: Final = 512
 READS_PER_TURN: Final = 64
 BUFFER_BYTES: Final = 4 << 20
 GOODBYE_S: Final = 1.0  # after DELETE: the last RTCP BYE and DTLS alert still pass
-_CANDIDATE: Final = re.compile(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ .*", re.IGNORECASE)
+_CANDIDATE: Final = re.compile(r"(a=candidate:\S+ 1 udp \d+ )(\S+) (\d+) typ [^\n]*\n", re.IGNORECASE)
+_OTHERS: Final = re.compile(r"a=candidate:\S+ (?:\d+ tcp|[2-9] )[^\n]*\n", re.IGNORECASE)
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "content-length"}
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -131,24 +133,37 @@ class _Pipe:
 
 
 class _Line:
-    """One session's line: a front socket for the client, a back socket a client source for the server."""
+    """One session's line: a front socket for the client, a back socket for each of its addresses."""
 
-    def __init__(self, server: Address, seed: int, up: Way, down: Way) -> None:
-        self._server = server
-        self._front = _bound(server)
+    def __init__(self, seed: int, up: Way, down: Way) -> None:
+        self._server: Address | None = None
+        self._front = _bound()
         self._backs: dict[Address, socket.socket] = {}
         self._loop = asyncio.get_running_loop()
         self.up = _Pipe(seed, up, self._to_server)
         self.down = _Pipe(seed + 1, down, self._to_client)
-        self.session = ""
         self.path = ""
         self._loop.add_reader(self._front.fileno(), self._client_readable)
 
-    @property
-    def address(self) -> Address:
-        """Where the client sends to."""
-        host, port = self._front.getsockname()[:2]
-        return host, port
+    def offered(self, sdp: str) -> str:
+        """The client's candidates as the server is to see them; those that we can't stand in for are left out."""
+
+        def seen(match: re.Match[str]) -> str:
+            host, port = match[2], int(match[3])
+            back = self._back((host, port)) if _is_ipv4(host) and port not in {0, 9} else None
+            return (
+                f"{match[1]}{_address(back)[0]} {_address(back)[1]} typ host\r\n" if back is not None else ""
+            )
+
+        return _OTHERS.sub("", _CANDIDATE.sub(seen, sdp))
+
+    def answered(self, sdp: str) -> str:
+        """The server's answer as the client is to see it. ``ValueError`` when it names no address of IPv4."""
+        found = [match for match in _CANDIDATE.finditer(sdp) if _is_ipv4(match[2])]
+        if not found:
+            raise ValueError("an answer without a candidate")
+        self._server = (found[0][2], int(found[0][3]))
+        return _with_candidate(sdp, _address(self._front))
 
     def close(self) -> None:
         for sock in (self._front, *self._backs.values()):
@@ -158,12 +173,17 @@ class _Line:
         self.up.close()
         self.down.close()
 
+    def _back(self, client: Address) -> socket.socket | None:
+        """The socket that stands for one address of the client; None: it has too many."""
+        back = self._backs.get(client)
+        if back is None and len(self._backs) < SOURCES_PER_LINE:
+            back = self._backs[client] = _bound()
+            self._loop.add_reader(back.fileno(), self._server_readable, back, client)
+        return back
+
     def _client_readable(self) -> None:
         for data, source in _read(self._front):
-            if source not in self._backs and len(self._backs) < SOURCES_PER_LINE:
-                back = self._backs[source] = _bound(self._server)
-                self._loop.add_reader(back.fileno(), self._server_readable, back, source)
-            if source in self._backs:
+            if self._back(source) is not None:
                 self.up.push(data, source)
 
     def _server_readable(self, back: socket.socket, client: Address) -> None:
@@ -171,7 +191,8 @@ class _Line:
             self.down.push(data, client)
 
     def _to_server(self, data: bytes, source: Address) -> None:
-        _send(self._backs[source], data, self._server)
+        if self._server is not None:
+            _send(self._backs[source], data, self._server)
 
     def _to_client(self, data: bytes, client: Address) -> None:
         _send(self._front, data, client)
@@ -248,40 +269,47 @@ class Shaper:
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         """One request through; an event stream for as long as it lasts."""
-        assert self._http is not None
         body = await request.read()
-        kind = request.content_type
-        if kind in {"application/sdp", "application/trickle-ice-sdpfrag"}:
-            body = _without_candidates(body.decode()).encode()
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-        async with self._http.request(
-            request.method,
-            self._server_url + request.raw_path,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-        ) as answer:
-            content = None
-            if kind == "application/sdp" and answer.status == 201:
-                content = self._admit(await answer.text(), request.path, answer.headers["Location"]).encode()
-            elif request.method == "DELETE":
+        if request.content_type == "application/sdp":
+            return await self._offer(request, body.decode())
+        if request.content_type == "application/trickle-ice-sdpfrag":
+            line = self._lines.get(_session(request.path))
+            body = (line.offered(body.decode()) if line is not None else "").encode()
+        async with self._ask(request, body) as answer:
+            if request.method == "DELETE":
                 self._forget(request.path)
-            return await _passed_on(request, answer, content)
+            return await _passed_on(request, answer)
 
-    def _admit(self, sdp: str, path: str, location: str) -> str:
-        """A line for a session that the server took; the answer with the line's address in it."""
-        found = _CANDIDATE.search(sdp)
-        if found is None or len(self._lines) >= LINES:
-            raise web.HTTPBadGateway(text="an answer without a candidate, or too many lines")
+    def _ask(
+        self, request: web.Request, body: bytes
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._http is not None
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+        url = self._server_url + request.raw_path
+        return self._http.request(request.method, url, data=body, headers=headers, allow_redirects=False)
+
+    async def _offer(self, request: web.Request, sdp: str) -> web.StreamResponse:
+        """A session that the server takes has a line from then on."""
+        if len(self._lines) >= LINES:
+            raise web.HTTPServiceUnavailable(text="too many lines")
         self._made += 2
-        server = (found[1], int(found[2]))
-        line = _Line(server, self._seed + self._made, self._up, self._down)
-        line.session, line.path = location.rsplit("/", 1)[-1], path
-        self._lines[line.session] = line
-        return _with_candidate(sdp, line.address)
+        line = _Line(self._seed + self._made, self._up, self._down)
+        try:
+            async with self._ask(request, line.offered(sdp).encode()) as answer:
+                if answer.status != 201:
+                    line.close()
+                    return await _passed_on(request, answer)
+                line.path = request.path
+                content = line.answered(await answer.text())
+                self._lines[_session(answer.headers["Location"])] = line
+                return await _passed_on(request, answer, content.encode())
+        except BaseException:
+            if line not in self._lines.values():
+                line.close()
+            raise
 
     def _forget(self, path: str) -> None:
-        line = self._lines.pop(path.rsplit("/", 1)[-1], None)
+        line = self._lines.pop(_session(path), None)
         if line is not None:
             self._leaving.add(line)
             asyncio.get_running_loop().call_later(GOODBYE_S, self._part, line)
@@ -292,7 +320,7 @@ class Shaper:
 
 
 async def _passed_on(
-    request: web.Request, answer: aiohttp.ClientResponse, content: bytes | None
+    request: web.Request, answer: aiohttp.ClientResponse, content: bytes | None = None
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     for name, value in answer.headers.items():
@@ -312,8 +340,15 @@ async def _passed_on(
     return response
 
 
-def _without_candidates(sdp: str) -> str:
-    return re.sub(r"a=candidate:[^\r\n]*\r?\n", "", sdp)
+def _session(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 4
+    except ValueError:  # a name of mDNS
+        return False
 
 
 def _with_candidate(sdp: str, address: Address) -> str:
@@ -325,7 +360,7 @@ def _with_candidate(sdp: str, address: Address) -> str:
             if not rows[-1].startswith("a=candidate:"):
                 rows.append(f"a=candidate:shaper 1 udp 2130706431 {host} {port} typ host")
         elif row.startswith("c=IN IP") and not row.endswith(" 0.0.0.0"):
-            rows.append(f"c=IN IP{6 if ':' in host else 4} {host}")
+            rows.append(f"c=IN IP4 {host}")
         else:
             rows.append(re.sub(r"^(m=\w+) (?!0 |9 )\d+ ", rf"\1 {port} ", row))
     return "\r\n".join(rows) + "\r\n"
@@ -334,15 +369,19 @@ def _with_candidate(sdp: str, address: Address) -> str:
 # -- sockets
 
 
-def _bound(towards: Address) -> socket.socket:
-    """A socket of the loopback, of the same family as ``towards``."""
-    family, host = (socket.AF_INET6, "::1") if ":" in towards[0] else (socket.AF_INET, "127.0.0.1")
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+def _bound() -> socket.socket:
+    """A socket of the loopback."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-    sock.bind((host, 0))
+    sock.bind(("127.0.0.1", 0))
     return sock
+
+
+def _address(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()
+    return host, port
 
 
 def _read(sock: socket.socket) -> Iterator[tuple[bytes, Address]]:

@@ -15,10 +15,7 @@ from aiohttp import web
 from tests.fakes.netem import HEADERS_BYTES
 from tests.shaper import CONTROL, Shaper, Way, bursts, running, shaping
 
-OFFER = (
-    "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n"
-    "a=candidate:1 1 udp 2130706431 192.0.2.7 5000 typ host\r\na=end-of-candidates\r\n"
-)
+OFFER = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n"
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -96,10 +93,11 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def join(http: aiohttp.ClientSession, shaper: Shaper) -> tuple[str, int]:
+async def join(http: aiohttp.ClientSession, shaper: Shaper, candidates: str = "") -> tuple[str, int]:
     """A session; the port that the answer names."""
+    offer = f"{OFFER}{candidates}a=end-of-candidates\r\n"
     headers = {"Content-Type": "application/sdp", "Authorization": "Bearer secret"}
-    async with http.post(f"{shaper.url}/whep/demo", data=OFFER, headers=headers) as answer:
+    async with http.post(f"{shaper.url}/whep/demo", data=offer, headers=headers) as answer:
         assert answer.status == 201, await answer.text()
         text = await answer.text()
         rows = [row for row in text.split("\r\n") if row.startswith("a=candidate")]
@@ -111,13 +109,20 @@ async def join(http: aiohttp.ClientSession, shaper: Shaper) -> tuple[str, int]:
         return answer.headers["Location"], port
 
 
-class Client:
-    """One socket of a client."""
+def _candidates(sdp: str) -> list[tuple[str, int]]:
+    rows = [row.split() for row in sdp.splitlines() if row.startswith("a=candidate")]
+    return [(row[4], int(row[5])) for row in rows]
 
-    def __init__(self, port: int) -> None:
+
+class Client:
+    """One socket of a client that sends to ``port``; None: to be connected later."""
+
+    def __init__(self, port: int | None) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setblocking(False)
-        self.sock.connect(("127.0.0.1", port))
+        self.sock.bind(("127.0.0.1", 0))
+        if port is not None:
+            self.sock.connect(("127.0.0.1", port))
 
     def __enter__(self) -> Client:
         return self
@@ -149,16 +154,42 @@ async def test_media_goes_through_and_each_client_has_its_own_source(
         assert len(site.echo.sources) == 3  # two addresses of one session, one of the other
 
 
-async def test_the_server_learns_no_candidate_of_the_client(site: Site, http: aiohttp.ClientSession) -> None:
+async def test_the_server_calls_the_client_by_the_shaper(site: Site, http: aiohttp.ClientSession) -> None:
+    """What the server sends to a candidate of the client comes from where the client sends to, and back."""
     async with running(site.url, seed=1) as shaper:
-        location, _ = await join(http, shaper)
-        fragment = "a=ice-ufrag:abcd\r\na=candidate:1 1 udp 1 192.0.2.9 5 typ host\r\na=end-of-candidates\r\n"
-        headers = {"Content-Type": "application/trickle-ice-sdpfrag"}
-        async with http.patch(f"{shaper.url}{location}", data=fragment, headers=headers) as answer:
-            assert answer.status == 204
-    assert "192.0.2" not in site.offers[0] + site.fragments[0]
-    assert "a=ice-pwd:abcdefghijklmnopqrstuvwx" in site.offers[0]
-    assert site.fragments[0] == "a=ice-ufrag:abcd\r\na=end-of-candidates\r\n"
+        with Client(None) as client:
+            host, port = client.sock.getsockname()
+            location, front = await join(http, shaper, f"a=candidate:1 1 udp 9 {host} {port} typ host\r\n")
+            told = _candidates(site.offers[0])
+            assert len(told) == 1
+            assert told[0] != (host, port)
+            site.echo.transport.sendto(b"\x00\x07hello", told[0])
+            assert await client.receive(1) == [7]
+            client.sock.connect(("127.0.0.1", front))
+            client.send(3)
+            assert await client.receive(3) == [0, 1, 2]
+            assert site.echo.sources == {told[0]}
+            late = (
+                f"a=ice-ufrag:abcd\r\na=candidate:1 1 udp 1 {host} {port} typ srflx raddr 0.0.0.0 rport 0\r\n"
+            )
+            headers = {"Content-Type": "application/trickle-ice-sdpfrag"}
+            async with http.patch(f"{shaper.url}{location}", data=late, headers=headers) as answer:
+                assert answer.status == 204
+            assert _candidates(site.fragments[0]) == told  # the same address has the same socket
+
+
+async def test_candidates_that_nobody_stands_in_for_are_left_out(
+    site: Site, http: aiohttp.ClientSession
+) -> None:
+    others = (
+        "a=candidate:1 1 udp 9 f2a1.local 5000 typ host\r\na=candidate:2 1 udp 9 2001:db8::1 5000 typ host\r\n"
+        "a=candidate:3 1 TCP 9 192.0.2.1 9 typ host tcptype active\r\n"
+        "a=candidate:4 2 UDP 9 192.0.2.1 7 typ host\r\n"
+    )
+    async with running(site.url, seed=1) as shaper:
+        await join(http, shaper, others)
+    assert "a=candidate" not in site.offers[0]
+    assert "a=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=end-of-candidates\r\n" in site.offers[0]
 
 
 async def test_a_line_is_changed_while_it_runs_each_way_by_itself(

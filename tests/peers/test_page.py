@@ -23,9 +23,10 @@ SHOWN = """(() => {
 })()"""
 
 
-async def join(page: Page, url: str, name: str) -> None:
-    """Fill in the lobby's form and press its button."""
+async def join(page: Page, url: str, name: str, *, prepare: str = "null") -> None:
+    """Fill in the lobby's form and press its button. ``prepare``: a script to run before anything else."""
     await page.navigate(url)
+    await page.evaluate(prepare)
     await page.wait_for("document.querySelector('#join')?.textContent")
     await page.evaluate(
         f"(() => {{ const field = document.querySelector('#name'); field.value = {name!r};"

@@ -42,6 +42,17 @@ def run(share: float, repeat_s: float, seconds: int = 40) -> tuple[float, float]
     return frozen(came), frozen(shown)
 
 
+def test_a_longer_wait_comes_by_and_by() -> None:
+    display = Display()
+    shown = []
+    for number in range(600):
+        late_s = 0.2 if number > 300 and number % 5 == 0 else 0.0
+        shown.append(display.show(number * PERIOD_S + late_s, number * PERIOD_S))
+    waits = [at - number * PERIOD_S for number, at in enumerate(shown)]
+    assert waits[-1] == pytest.approx(0.2, abs=0.01)
+    assert frozen_s(shown[320:], shown[320], shown[-1]) < 0.3  # the first, which nobody expected
+
+
 def test_repeats_are_waited_for() -> None:
     came, shown = run(0.06, repeat_s=0.18)
     assert came > 0.1
