@@ -30,13 +30,18 @@ BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying
 
 QUEUE_S: Final = 0.04  # a trend counts once so much delay has really grown: less is jitter
 IDLE_QUEUE_S: Final = 0.15  # the same while hardly anything is sent, so that it can't be our doing
-DEEP_QUEUE_S: Final = 0.25  # and still growing: no need to wait for a trend over twenty groups
+DEEP_QUEUE_S: Final = 0.2  # and still growing: no need to wait for a trend over twenty groups
 LOSSY: Final = 0.05  # with a standing queue: an overflowing router
 STANDING_QUEUE_S: Final = 0.08
 VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
-LOSS_PACKETS: Final = 50  # of a judgement on loss: 10 % random loss looks like 25 % once in 1,000 of them
+HALF: Final = 0.5  # no need to look long
+LOSS_PACKETS: Final = 50  # of a quick judgement on loss; bursts of five are a tenth of it
+MANY_PACKETS: Final = 400  # of a sure one: 14 % in bursts look like 25 % once in 20 minutes
 DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen before the second
 SILENCE_S: Final = 1.0  # nothing reported for so long while we send: the line is down or choked
+FALLEN: Final = 0.9  # of its highest: a REMB that falls so much has backed off (gcc-02: 0.85), less is noise
+STILL_S: Final = 10.0  # an estimator creeps up meanwhile, a limit does not
+REPORT_LAG_S: Final = 1.6  # a report each second tells of the second before: what it says may be remedied already
 RTT_GROWTH_S: Final = 0.3  # over its minimum; for peers that tell nothing better
 _RATE_S, _MAX_RATE_S, _RATE_PACKETS = 0.2, 1.0, 6  # the window of the delivered rate
 _BASE_DELAY_S: Final = 15.0  # how long a smallest delay is believed; routes change
@@ -70,6 +75,32 @@ class _Smallest:
         return min(self._before, self._now)
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    loss: float
+    queue_s: float  # the shortest: jitter comes and goes, a router's queue that overflows stays
+
+
+class _LossWindow:
+    """Loss over at least so many packets, one window after the other."""
+
+    def __init__(self, packets: int) -> None:
+        self._packets = packets
+        self._arrived = self._lost = 0
+        self._queue_s = float("inf")
+
+    def add(self, arrived: int, lost: int, queue_s: float) -> _Judged | None:
+        self._arrived += arrived
+        self._lost += lost
+        self._queue_s = min(self._queue_s, queue_s)
+        if self._arrived + self._lost < self._packets:
+            return None
+        judged = _Judged(max(0, self._lost) / (self._arrived + self._lost), self._queue_s)
+        self._arrived = self._lost = 0
+        self._queue_s = float("inf")
+        return judged
+
+
 class BandwidthEstimator:
     """See the module. ``measured``: bursts can be sent, so there is no need to grow blindly.
 
@@ -80,12 +111,13 @@ class BandwidthEstimator:
         self._measured = measured
         self._rate: float | None = None
         self._remb: int | None = None
-        self._remb_still = 0
+        self._remb_still = self._remb_peak = 0
+        self._still_since = 0.0
         self._detector = OveruseDetector()
         self._delivered: deque[tuple[float, int]] = deque()
         self._base = _Smallest(_BASE_DELAY_S)
         self._base_rtt = _Smallest(_BASE_DELAY_S)
-        self._window = [0, 0]  # packets arrived and lost since the last judgement on loss
+        self._few, self._many = _LossWindow(LOSS_PACKETS), _LossWindow(MANY_PACKETS)
         self._decreased_at = float("-inf")
         self._grown_at: float | None = None
         self._reported_at: float | None = None
@@ -132,7 +164,7 @@ class BandwidthEstimator:
         else:
             self._grown_at = now
         arrived = len(outcome.arrived) - sum(departure.reported_lost for departure in outcome.arrived)
-        self._count_loss(arrived, len(outcome.lost), delivered, now)
+        self._judge_loss(arrived, len(outcome.lost), delivered, now)
 
     def burst(self, result: BurstResult, now: float) -> None:
         """What a burst measured: good news raises the estimate; the first news makes it."""
@@ -168,19 +200,21 @@ class BandwidthEstimator:
 
     def remb(self, bps: int, sent_bps: float, now: float) -> None:
         """The peer's own estimate. ``sent_bps``: what we send it, headers included."""
-        before, self._remb = self._remb, bps
+        self._remb = bps
         if self._reported_at is not None:  # transport-cc knows better; this is a limit
             return
-        if before is None:
-            if bps < 0.7 * sent_bps:
-                self._decrease(bps, now, "remb")
-            return
-        self._remb_still = self._remb_still + 1 if abs(bps - before) <= before // 1000 else 0
-        if bps < 0.97 * before or (self._remb_still >= 3 and (self._rate is None or self._rate > bps)):
+        if abs(bps - self._remb_still) > self._remb_still // 100:
+            self._remb_still, self._still_since = bps, now
+        self._remb_peak = max(bps, self._remb_peak)
+        fallen = bps < FALLEN * self._remb_peak
+        limit = now - self._still_since > STILL_S and (self._rate is None or self._rate > bps)
+        narrow = self._rate is None and bps < 0.7 * sent_bps
+        if fallen or limit or narrow:
+            self._remb_peak = bps
             self._decrease(bps, now, "remb")
 
     def report(self, loss: float, rtt_s: float | None, sent_bps: float, now: float) -> None:
-        """A receiver report on what we sent last. ``loss``: share since the report before."""
+        """A receiver report. ``loss``: share since the report before; ``sent_bps``: what was sent meanwhile."""
         if rtt_s is not None:
             self.rtt_s = rtt_s
         if self._reported_at is not None:
@@ -188,10 +222,11 @@ class BandwidthEstimator:
         self.loss += _LOSS_SMOOTHING * (loss - self.loss)
         if rtt_s is not None:
             self.queue_s = rtt_s - self._base_rtt.add(rtt_s, now)
-        if loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S):
-            self._decrease(BACK_OFF * sent_bps * (1 - loss), now, "loss")
-        elif self.queue_s > RTT_GROWTH_S:
-            self._decrease(sent_bps / 2, now, "delay")
+        if now - self._decreased_at < REPORT_LAG_S + (self.rtt_s or 0.0):
+            return
+        lossy = loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S)
+        if lossy or self.queue_s > RTT_GROWTH_S:
+            self._decrease(BACK_OFF * sent_bps * (1 - loss), now, "loss" if lossy else "delay")
         else:
             self._grow(BLIND_GROWTH, now, most=MAX_BPS)
 
@@ -203,16 +238,14 @@ class BandwidthEstimator:
         if silent and sent_bps > 0 and now - self._decreased_at > SILENCE_S / 2:
             self._decrease((self._rate or sent_bps) / 2, now, "silence")
 
-    def _count_loss(self, arrived: int, lost: int, delivered_bps: float, now: float) -> None:
-        self._window[0] += arrived
-        self._window[1] += lost
-        packets = sum(self._window)
-        if packets < LOSS_PACKETS:
-            return
-        loss = max(0, self._window[1]) / packets
-        self._window = [0, 0]
-        self.loss += _LOSS_SMOOTHING * (loss - self.loss)
-        if loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S):
+    def _judge_loss(self, arrived: int, lost: int, delivered_bps: float, now: float) -> None:
+        few = self._few.add(arrived, lost, self.queue_s)
+        many = self._many.add(arrived, lost, self.queue_s)
+        if few is not None:
+            self.loss += _LOSS_SMOOTHING * (few.loss - self.loss)
+        overflowing = few is not None and few.loss > LOSSY and few.queue_s > STANDING_QUEUE_S
+        policed = many is not None and many.loss > VERY_LOSSY
+        if overflowing or policed or (few is not None and few.loss > HALF):
             self._decrease((1.0 - LOSSY) * delivered_bps, now, "loss")
 
     def _decrease(self, to_bps: float, now: float, reason: str) -> None:

@@ -17,6 +17,7 @@ WIRE_OVERHEAD: Final = (
 FIRST_TRY_S: Final = 0.3  # after the first report: the first keyframe may have measured the line by then
 PACING: Final = 1.2  # times the estimate: what waits here gets out faster than more comes in
 REPEATS: Final = 0.3  # of the estimate may go into repeats: a line that is full is not helped by more
+UNKNOWN_BPS: Final = 1_000_000  # of a line that tells nothing; more repeats come with more that is sent
 NARROW_BPS: Final = 200_000  # ten reports a second are 6 kbit/s
 _REPEAT_BURST_S: Final = 0.5
 
@@ -59,6 +60,7 @@ class Downlink:
         self._heard = False
         self._repeat_bits = 0.0
         self._repeat_at = 0.0
+        self._reported = (0, 0.0)  # octets sent when the last report came, and when
 
     # --- out
 
@@ -91,9 +93,7 @@ class Downlink:
 
     def may_repeat(self, size: int, now: float) -> bool:
         """Whether a repeat of ``size`` bytes fits what the line can spare; takes it from the budget."""
-        bps = self._estimator.bps
-        if bps is None:
-            return True
+        bps = self._estimator.bps or max(UNKNOWN_BPS, self._rate.bps(now))
         most = REPEATS * bps * _REPEAT_BURST_S
         self._repeat_bits = min(most, self._repeat_bits + REPEATS * bps * (now - self._repeat_at))
         self._repeat_at = now
@@ -145,7 +145,10 @@ class Downlink:
 
     def reported(self, block: ReportBlock, rtt_s: float | None, now: float) -> None:
         """A receiver report on the stream that tells most of the line."""
-        self._estimator.report(block.fraction_lost / 256, rtt_s, self._rate.bps(now), now)
+        before_octets, before = self._reported
+        self._reported = self._octets, now
+        sent_bps = (self._octets - before_octets) * 8 / (now - before) if now > before else 0.0
+        self._estimator.report(block.fraction_lost / 256, rtt_s, sent_bps, now)
 
     # --- time
 
