@@ -30,7 +30,10 @@ BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying
 
 QUEUE_S: Final = 0.04  # a trend counts once so much delay has really grown: less is jitter
 IDLE_QUEUE_S: Final = 0.15  # the same while hardly anything is sent, so that it can't be our doing
-DEEP_QUEUE_S: Final = 0.2  # and still growing: no need to wait for a trend over twenty groups
+DEEP_QUEUE_S: Final = 0.2  # and growing: no need to wait for a trend over twenty groups
+CHOKED_QUEUE_S: Final = (
+    0.12  # the same while packets arrive at half the rate at which they were sent, or less
+)
 LOSSY: Final = 0.05  # with a standing queue: an overflowing router
 STANDING_QUEUE_S: Final = 0.08
 VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
@@ -41,9 +44,12 @@ DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen bef
 SILENCE_S: Final = 1.0  # nothing reported for so long while we send: the line is down or choked
 FALLEN: Final = 0.9  # of its highest: a REMB that falls so much has backed off (gcc-02: 0.85), less is noise
 STILL_S: Final = 10.0  # an estimator creeps up meanwhile, a limit does not
-REPORT_LAG_S: Final = 1.6  # a report each second tells of the second before: what it says may be remedied already
+REPORT_LAG_S: Final = (
+    1.6  # a report each second tells of the second before: what it says may be remedied already
+)
 RTT_GROWTH_S: Final = 0.3  # over its minimum; for peers that tell nothing better
 _RATE_S, _MAX_RATE_S, _RATE_PACKETS = 0.2, 1.0, 6  # the window of the delivered rate
+_CHANGED: Final = 2.0  # the short window is noisy at low rates: it counts when it tells of something new
 _BASE_DELAY_S: Final = 15.0  # how long a smallest delay is believed; routes change
 _LOSS_SMOOTHING: Final = 0.3  # of the loss that is told, a judgement
 
@@ -58,6 +64,13 @@ class LineState:
     loss: float
     rtt_s: float | None
     queue_s: float
+
+
+def _span_s(first: Departure, last: Departure | None) -> float:
+    """Seconds between two arrivals."""
+    if last is None or last.arrived_at is None or first.arrived_at is None:
+        return 0.0
+    return last.arrived_at - first.arrived_at
 
 
 class _Smallest:
@@ -114,7 +127,8 @@ class BandwidthEstimator:
         self._remb_still = self._remb_peak = 0
         self._still_since = 0.0
         self._detector = OveruseDetector()
-        self._delivered: deque[tuple[float, int]] = deque()
+        self._delivered: deque[Departure] = deque()
+        self._choked = False  # what arrived last was sent twice as fast
         self._base = _Smallest(_BASE_DELAY_S)
         self._base_rtt = _Smallest(_BASE_DELAY_S)
         self._few, self._many = _LossWindow(LOSS_PACKETS), _LossWindow(MANY_PACKETS)
@@ -148,13 +162,17 @@ class BandwidthEstimator:
     def feedback(self, outcome: Outcome, now: float, *, disturbed: bool = False) -> None:
         """One report of what came. ``disturbed``: a burst of our own may explain a growing delay."""
         self._reported_at = now
-        before_s = self.queue_s
+        before_s, first_s = self.queue_s, None
         for departure in outcome.arrived:
             self._arrived(departure, now)
+            first_s = self.queue_s if first_s is None else first_s
         delivered = self._delivered_bps()
-        if delivered is None:
+        if delivered is None or first_s is None:
             return
-        growing = self.queue_s > DEEP_QUEUE_S and self.queue_s > before_s + 0.01
+        # A radio that was busy lets go of a heap at once, so that delays fall within a report; in a queue they rise.
+        rising = self.queue_s > before_s + 0.01 and self.queue_s >= first_s
+        choked = self._choked and not disturbed
+        growing = rising and self.queue_s > (CHOKED_QUEUE_S if choked else DEEP_QUEUE_S)
         enough_s = QUEUE_S if self._rate is None or delivered > self._rate / 2 else IDLE_QUEUE_S
         trend = self._detector.usage == "overuse" and self.queue_s > enough_s
         if (trend and not disturbed) or growing:
@@ -181,20 +199,27 @@ class BandwidthEstimator:
         delay = departure.arrived_at - departure.sent_at
         self.queue_s = delay - self._base.add(delay, now)
         self._detector.arrived(departure.sent_at, departure.arrived_at)
-        self._delivered.append((departure.arrived_at, departure.size))
-        while self._delivered[-1][0] - self._delivered[0][0] > _MAX_RATE_S:
+        self._delivered.append(departure)
+        while departure.sent_at - self._delivered[0].sent_at > _MAX_RATE_S:
             self._delivered.popleft()
 
     def _delivered_bps(self) -> float | None:
-        """What arrived in the shortest time that says something: after a line has narrowed, it counts soon."""
-        newest, octets = float("-inf"), 0
-        for packets, (arrived_at, size) in enumerate(reversed(self._delivered)):
-            newest = max(newest, arrived_at)
-            span_s = newest - arrived_at
+        """What arrived in the last second; in the last fifth of it after a line has narrowed."""
+        newest = self._delivered[-1] if self._delivered else None
+        octets, short_bps, long_bps = 0, None, None
+        for packets, departure in enumerate(reversed(self._delivered)):
+            span_s = _span_s(departure, newest)
             if packets >= _RATE_PACKETS and span_s >= _RATE_S:
-                return octets * 8 / span_s
-            octets += size
-        return None
+                if span_s > _MAX_RATE_S and long_bps is not None:
+                    break
+                long_bps = octets * 8 / span_s
+                if short_bps is None and newest is not None:
+                    short_bps = long_bps
+                    self._choked = span_s > _CHANGED * (newest.sent_at - departure.sent_at)
+            octets += departure.size
+        if short_bps is None or long_bps is None:
+            return None
+        return long_bps if long_bps < _CHANGED * short_bps else short_bps
 
     # --- REMB and reports
 

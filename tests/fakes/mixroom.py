@@ -12,6 +12,7 @@ repeats and keyframes, and reports as its ``kind`` does.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -231,7 +232,7 @@ class Viewer:
     def longest_freeze(self, start: float, end: float) -> float:
         """Seconds between two pictures at most, from ``start`` to ``end``."""
         times = [start, *(shown.at for shown in self.shown if start <= shown.at < end), end]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in itertools.pairwise(times))
 
     def step(self, now: float) -> None:
         for data in self.line.receive(now):
@@ -252,7 +253,9 @@ class Viewer:
             self._log.record(int.from_bytes(number, "big"), now)
         stamp = packet.extensions.get(3)
         if stamp is not None and self.kind == "remb":
-            told = self._estimator.add(round(now * 1000), int.from_bytes(stamp, "big"), len(data) - 20, packet.ssrc)
+            told = self._estimator.add(
+                round(now * 1000), int.from_bytes(stamp, "big"), len(data) - 20, packet.ssrc
+            )
             if told is not None:
                 self._say(ReceiverEstimatedMaxBitrate(told[0], tuple(told[1])))
         if packet.ssrc == RTX_SSRC:
@@ -388,5 +391,3 @@ def _offer(kind: Kind, video: bool) -> str:
     elif kind == "remb":
         picture += f"|a=rtcp-fb:{VIDEO_PT} goog-remb"
     return video_offer(sound, picture) if video else video_offer(sound)
-
-
