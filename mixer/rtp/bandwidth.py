@@ -29,6 +29,7 @@ GROWTH: Final = 1.08  # a second, gcc-02 section 5.5: eta
 BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
 
 QUEUE_S: Final = 0.04  # a trend counts once so much delay has really grown: less is jitter
+TWO_PACKETS_BITS: Final = 19_200  # which need so long themselves on a narrow line
 IDLE_QUEUE_S: Final = 0.15  # the same while hardly anything is sent, so that it can't be our doing
 DEEP_QUEUE_S: Final = 0.2  # and growing: no need to wait for a trend over twenty groups
 CHOKED_QUEUE_S: Final = (
@@ -173,8 +174,7 @@ class BandwidthEstimator:
         rising = self.queue_s > before_s + 0.01 and self.queue_s >= first_s
         choked = self._choked and not disturbed
         growing = rising and self.queue_s > (CHOKED_QUEUE_S if choked else DEEP_QUEUE_S)
-        enough_s = QUEUE_S if self._rate is None or delivered > self._rate / 2 else IDLE_QUEUE_S
-        trend = self._detector.usage == "overuse" and self.queue_s > enough_s
+        trend = self._detector.usage == "overuse" and self.queue_s > self._enough_s(delivered)
         if (trend and not disturbed) or growing:
             self._decrease(BACK_OFF * delivered, now, "delay")
         elif self._detector.usage == "normal":
@@ -193,6 +193,13 @@ class BandwidthEstimator:
             self._rate, self._grown_at = bps, now
         elif not result.saturated:
             self._rate = max(self._rate, bps)
+
+    def _enough_s(self, delivered_bps: float) -> float:
+        """How much delay must have grown before a trend counts."""
+        if self._rate is None:
+            return QUEUE_S
+        idle = delivered_bps < self._rate / 2
+        return max(IDLE_QUEUE_S if idle else QUEUE_S, TWO_PACKETS_BITS / self._rate)
 
     def _arrived(self, departure: Departure, now: float) -> None:
         assert departure.arrived_at is not None  # noqa: S101 - it is in Outcome.arrived
