@@ -114,10 +114,12 @@ def _encode(identity: Identity, size: Size) -> VideoLoop:
     )
 
 
-def encode_audio(identity: Identity) -> AudioLoop:
-    """The second round of two, so that the loop's end leads into its beginning."""
-    encoder = OpusEncoder(AUDIO_BPS, inband_fec=False)
-    samples = signal.tone(identity).reshape(-1, FRAME_SAMPLES)
+def encode_audio(identity: Identity, *, voiced: bool = False) -> AudioLoop:
+    """The second round of two, so that the loop's end leads into its beginning. ``voiced``: with speech under the
+    tone, and in-band FEC, as browsers send it over a line that loses."""
+    encoder = OpusEncoder(AUDIO_BPS, inband_fec=voiced)
+    sound = signal.tone(identity) + (signal.speech(identity) if voiced else 0)
+    samples = sound.reshape(-1, FRAME_SAMPLES)
     packets = [encoder.encode(frame) for _ in range(2) for frame in samples][len(samples) :]
     decoder, finder = OpusDecoder(), PipFinder(identity.tone_hz)
     heard: list[float] = []
@@ -134,12 +136,12 @@ def encode_audio(identity: Identity) -> AudioLoop:
 
 
 def prepare(
-    identities: Sequence[Identity], *, video: bool = True, follow: bool = True
+    identities: Sequence[Identity], *, video: bool = True, follow: bool = True, voiced: bool = False
 ) -> list[tuple[CameraLoops | None, AudioLoop]]:
     """Loops of all callers; pictures are shared by callers of one hue. ``follow``: in every size."""
     sizes = SIZES if follow else SIZES[:1]
     hues = {identity.chroma: identity for identity in identities} if video else {}
     with ThreadPoolExecutor(_ENCODERS_AT_ONCE, thread_name_prefix="probe-encode") as pool:
         pictures = dict(zip(hues, pool.map(lambda who: encode_video(who, sizes), hues.values()), strict=True))
-        sounds = list(pool.map(encode_audio, identities))
+        sounds = list(pool.map(lambda who: encode_audio(who, voiced=voiced), identities))
     return [(pictures.get(who.chroma), sound) for who, sound in zip(identities, sounds, strict=True)]

@@ -13,11 +13,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from mixer.audio.opus import OpusDecoder
 from mixer.errors import MalformedPacket
 from mixer.media import AUDIO_CLOCK_HZ, EncodedVideo
 from mixer.probe import signal
 from mixer.probe.callers import Caller
+from mixer.probe.ear import Ear
 from mixer.probe.server import Wall
 from mixer.probe.signal import PipFinder, Rect
 from mixer.rtp.packet import RtpPacket
@@ -57,11 +57,8 @@ class Observer:
         self._wall: Wall | None = None
         self._pictures: asyncio.Queue[EncodedVideo] = asyncio.Queue(_QUEUE)
         self._decoder: VideoDecoder | None = None
-        self._opus = OpusDecoder()
-        self._samples = 0
-        # where decoded sound came from: (first sample, arrival, RTP timestamp), newest last
-        self._arrivals: deque[tuple[int, float, int]] = deque(maxlen=200)
-        self._last_sequence: int | None = None
+        self.ear = Ear()
+        self._ear_then = (0, 0)
         self._echo_block: list[npt.NDArray[np.float32]] = []
         self._echo_samples = 0
         self.echo_db: list[float] = []
@@ -78,6 +75,7 @@ class Observer:
     def begin(self, now: float) -> None:
         """Forget what was gathered while everybody was joining; measure from here."""
         self.measuring_since = now
+        self._ear_then = self.ear.samples, self.ear.concealed
         self.pictures = 0
         self.echo_db.clear()
         self._echo_block.clear()
@@ -87,6 +85,15 @@ class Observer:
                 gathered.clear()
             track.heard_at.clear()
             track.heard_sender_at.clear()
+
+    @property
+    def concealed_share(self) -> float:
+        """0.0 … 1.0 of the sound since `begin` that was lost on the way here for good."""
+        samples, concealed = (
+            now - then
+            for now, then in zip((self.ear.samples, self.ear.concealed), self._ear_then, strict=True)
+        )
+        return concealed / samples if samples else 0.0
 
     # -- picture
 
@@ -144,16 +151,11 @@ class Observer:
     # -- sound
 
     def _audio(self, packet: RtpPacket, now: float) -> None:
-        if self._last_sequence is not None and (packet.sequence - self._last_sequence - 1) & 0x8000:
-            return  # late or twice: what follows has been decoded already
-        self._last_sequence = packet.sequence
         try:
-            samples = self._opus.decode(packet.payload)
+            samples = self.ear.feed(packet, now)
         except MalformedPacket:
             self.dropped += 1
             return
-        self._arrivals.append((self._samples, now, packet.timestamp))
-        self._samples += samples.size
         for track in self.tracks:
             for edge in track.finder.feed(samples):
                 self._heard(track, edge)
@@ -165,13 +167,14 @@ class Observer:
 
     def _heard(self, track: Track, edge: float) -> None:
         """Turn a place among the decoded samples into when it came, here and on the sender's clock."""
-        for first, arrival, timestamp in reversed(self._arrivals):
-            if first <= edge:
-                track.heard_at.append(arrival + (edge - first) / AUDIO_CLOCK_HZ)
-                said = self._client.sender_time("audio", timestamp + round(edge - first))
-                if said is not None:
-                    track.heard_sender_at.append(said)
-                return
+        found = self.ear.arrival(edge)
+        if found is None:
+            return
+        arrival, timestamp = found
+        track.heard_at.append(arrival)
+        said = self._client.sender_time("audio", timestamp)
+        if said is not None:
+            track.heard_sender_at.append(said)
 
     def _judge_echo(self, caller: Caller) -> None:
         block = np.concatenate(self._echo_block)

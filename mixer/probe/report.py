@@ -43,9 +43,11 @@ class Figures:
     server's sender reports, which is what a player synchronises by; worst caller's median.
     ``loss_percent``: worst of every way in (as the server reports it) and every way out. ``frozen_percent``:
     share of time in which callers' pictures stood still, mean. ``echo_db``: a caller's own tone in the mix it
-    gets back, against the level it was sent at, worst 2 s. ``join_*_ms``: viewers, from POST to the first
-    decoded picture. ``late_p95_ms``: how late this generator itself sent; large means this machine, not the
-    server, is what was measured.
+    gets back, against the level it was sent at, worst 2 s. ``concealed_*_percent``: share of the sound that was
+    invented, of the callers' as the server says it, mean, and of the mix on its way to the viewer; what FEC brings
+    back is not invented. ``*_growth_ms``: median delay of the second half less that of the first.
+    ``join_*_ms``: viewers, from POST to the first decoded picture. ``late_p95_ms``: how late this generator itself
+    sent; large means this machine, not the server, is what was measured.
     """
 
     callers: int
@@ -61,6 +63,10 @@ class Figures:
     loss_percent: float | None = None
     frozen_percent: float | None = None
     echo_db: float | None = None
+    concealed_in_percent: float | None = None
+    concealed_out_percent: float | None = None
+    video_growth_ms: float | None = None
+    audio_growth_ms: float | None = None
     join_p50_ms: float | None = None
     join_p95_ms: float | None = None
     connect_p95_ms: float | None = None
@@ -134,6 +140,14 @@ def as_table(figures: Figures, problems: Sequence[str]) -> str:
         row("A/V skew", _one(figures.skew_ms, "ms"), "skew_ms", "picture after sound, by sender reports"),
         row("loss", _one(figures.loss_percent, "%", 2), "loss_percent", "worst way in or out"),
         row("frozen", _one(figures.frozen_percent, "%", 2), "frozen_percent", "share of time, mean of callers"),
+        row(
+            "concealed in / out", _pair(figures.concealed_in_percent, figures.concealed_out_percent, "%", 2),
+            note="sound invented for what was lost: callers' voices, the mix",
+        ),
+        row(
+            "growth of delay", _pair(figures.video_growth_ms, figures.audio_growth_ms, "ms"),
+            note="picture / sound, second half against first",
+        ),
         row("own voice", _one(figures.echo_db, "dB"), "echo_db", "in the mix back, against what was sent"),
         row(
             "join p50 / p95", pair(figures.join_p50_ms, figures.join_p95_ms, "ms"), "join_p95_ms",
@@ -152,5 +166,5 @@ def _one(value: float | None, unit: str, digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f} {unit}"
 
 
-def _pair(middle: float | None, high: float | None, unit: str) -> str:
-    return "–" if middle is None or high is None else f"{middle:.0f} / {high:.0f} {unit}"
+def _pair(first: float | None, second: float | None, unit: str, digits: int = 0) -> str:
+    return "–" if first is None or second is None else f"{first:.{digits}f} / {second:.{digits}f} {unit}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean, median
 from typing import Final
 
 import aiohttp
 
-from mixer.media import EncodedVideo, VideoCodec
+from mixer.media import AUDIO_CLOCK_HZ, EncodedVideo, VideoCodec
 from mixer.probe import signal
 from mixer.probe.callers import Caller, Conductor
 from mixer.probe.loops import AudioLoop, CameraLoops, prepare
@@ -40,6 +41,7 @@ class Plan:
     rendition: str = "high"
     video: bool = True
     follow: bool = True  # callers send what the server asks for, as browsers do
+    voiced: bool = False  # callers speak, in Opus with FEC, as browsers do on a line that loses
     bind: str = "127.0.0.1"
     codecs: tuple[VideoCodec, ...] = ("H264", "VP8")
 
@@ -178,6 +180,8 @@ class Probe:
         async with asyncio.TaskGroup() as group:
             for viewer in self._viewers:
                 group.create_task(join(viewer))
+        if not self._viewers:
+            return
         first, *others = self._viewers
         for viewer in others:
             viewer.client.stop_assembling()
@@ -196,6 +200,7 @@ class Probe:
         """Watch for ``seconds`` (or until ``stop``), after a moment to settle."""
         stop = stop or asyncio.Event()
         await _until(stop, SETTLE_S)
+        invented_s = await self._invented_s()
         started = self._clock()
         if self._observer is not None:
             self._observer.begin(started)
@@ -203,11 +208,22 @@ class Probe:
         self._conductor.late_s.clear()
         await _until(stop, seconds)
         ended = self._clock()
+        invented_by_end_s = await self._invented_s()
         gained = [
             viewer.client.bytes_received - before
             for viewer, before in zip(self._viewers, received, strict=True)
         ]
-        return self._figures(started, ended, gained)
+        found = self._figures(started, ended, gained)
+        if invented_s is None or invented_by_end_s is None:
+            return found
+        share = (invented_by_end_s - invented_s) / found.seconds / len(self._callers)
+        return replace(found, concealed_in_percent=share * 100)
+
+    async def _invented_s(self) -> float | None:
+        """Seconds of sound that the server has invented for our callers so far; None: it does not tell."""
+        participants = (await self.api.stats()).get("participants", {})
+        told = [participants.get(caller.entry.sub, {}).get("concealed_samples") for caller in self._callers]
+        return None if None in told else sum(told) / AUDIO_CLOCK_HZ
 
     def _figures(self, started: float, ended: float, gained: Sequence[int]) -> Figures:
         elapsed = max(ended - started, 1e-9)
@@ -236,6 +252,9 @@ class Probe:
             loss_percent=self._worst_loss() * 100,
             frozen_percent=sum(frozen) / len(frozen) * 100 if frozen and self.plan.sees else None,
             echo_db=max(observer.echo_db) if observer is not None and observer.echo_db else None,
+            concealed_out_percent=observer.concealed_share * 100 if observer is not None else None,
+            video_growth_ms=_growth_ms([list(track.video_delays) for track in tracks]),
+            audio_growth_ms=_growth_ms(list(heard.values())),
             join_p50_ms=spread(joins)[0],
             join_p95_ms=spread(joins)[1],
             connect_p95_ms=spread(self._connects_s)[1],
@@ -268,7 +287,9 @@ class Probe:
 async def opened(plan: Plan) -> AsyncIterator[Probe]:
     """A probe whose callers have joined; everybody leaves at the end, whatever happened."""
     identities = [Identity(index) for index in range(plan.callers)]
-    loops = await asyncio.to_thread(prepare, identities, video=plan.video, follow=plan.follow)
+    loops = await asyncio.to_thread(
+        prepare, identities, video=plan.video, follow=plan.follow, voiced=plan.voiced
+    )
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(timeout=timeout) as http:
         probe = Probe(http, plan)
@@ -283,6 +304,13 @@ async def _until(stop: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
+
+
+def _growth_ms(delays_s: Sequence[Sequence[float]]) -> float | None:
+    """Mean over callers of how much more the median delay is in the second half; None: nobody has two halves."""
+    halves = [(delays[: len(delays) // 2], delays[len(delays) // 2 :]) for delays in delays_s]
+    grown = [median(after) - median(before) for before, after in halves if before]
+    return fmean(grown) * 1000 if grown else None
 
 
 def _pip_delays(track: Track) -> list[float]:

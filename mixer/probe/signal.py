@@ -62,6 +62,9 @@ PIP_S: Final = 0.08
 PIP_TIMES_S: Final = (0.25, 1.05, 2.15, 3.20)
 TONE_BASE_HZ: Final = 397
 TONE_STEP_HZ: Final = 107  # both prime, so that harmonics fall between the other tones
+_SYLLABLES_HZ: Final = 3.5
+_PITCH_HZ: Final = 100
+_SPEECH_LEVEL: Final = 0.03
 HOP: Final = 48  # 1 ms: the grain of the envelope
 HOP_S: Final = HOP / AUDIO_CLOCK_HZ
 _WINDOW_HOPS: Final = 40  # a Hann window of 40 ms: neighbours 107 Hz away leak less than -40 dB
@@ -230,6 +233,18 @@ def tone(identity: Identity) -> Sound:
         )
         level += (PIP_LEVEL - TONE_LEVEL) * gate
     return (level * np.sin(2 * np.pi * identity.tone_hz * time)).astype(np.float32)
+
+
+def speech(identity: Identity) -> Sound:
+    """One loop of something that a speech coder takes for a voice: syllables of a hum, in no caller's tone's band
+    (of ten callers). A bare tone gets no FEC from libopus, and is concealed worse than any voice."""
+    time = np.arange(LOOP_SAMPLES) / AUDIO_CLOCK_HZ
+    syllables = np.clip(1.4 * np.sin(np.pi * _SYLLABLES_HZ * time) ** 2 - 0.2, 0, 1)
+    pitch_hz = _PITCH_HZ + 2 * (identity.index % 10) + 5 * np.sin(2 * np.pi * time / 2)
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / AUDIO_CLOCK_HZ
+    voice = np.sum([np.sin(k * phase + k * k) / math.sqrt(k) for k in range(17, 31)], axis=0)
+    sound: Sound = (_SPEECH_LEVEL * syllables * voice).astype(np.float32)
+    return sound
 
 
 def tone_level_db(samples: Sound, hz: float) -> float:

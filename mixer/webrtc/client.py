@@ -374,6 +374,7 @@ class WebRtcClient:
         elif incoming.assembler is not None:
             for frame in incoming.assembler.push(packet, now):
                 self.on_video(frame, now)
+            self._urge(incoming, now)
 
     def _rtcp(self, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
@@ -409,6 +410,18 @@ class WebRtcClient:
             if (packet := outgoing.stream.repeat(sequence, now)) is not None:
                 self._transport.send_rtp(packet)
 
+    def _urge(self, incoming: _Incoming, now: float) -> None:
+        """Ask for what is missing and due: at a packet, and at the timer when none comes."""
+        if incoming.assembler is None or incoming.ssrc is None or self._transport is None:
+            return
+        if self._transport.rtt_s is not None:
+            incoming.assembler.set_rtt(self._transport.rtt_s)
+        feedback = incoming.assembler.poll(now)
+        if feedback.nack:
+            self._feedback(Nack(self._report_ssrc, incoming.ssrc, tuple(feedback.nack)))
+        if feedback.keyframe:
+            self._feedback(PictureLossIndication(self._report_ssrc, incoming.ssrc))
+
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         report_at = loop.time() + REPORT_S * random.random()  # thirty sessions must not report in one instant
@@ -416,13 +429,7 @@ class WebRtcClient:
             await asyncio.sleep(POLL_S)
             now = loop.time()
             for incoming in self._incoming.values():
-                if incoming.assembler is None or incoming.ssrc is None:
-                    continue
-                feedback = incoming.assembler.poll(now)
-                if feedback.nack:
-                    self._feedback(Nack(self._report_ssrc, incoming.ssrc, tuple(feedback.nack)))
-                if feedback.keyframe:
-                    self._feedback(PictureLossIndication(self._report_ssrc, incoming.ssrc))
+                self._urge(incoming, now)
             if now >= report_at:
                 report_at = now + REPORT_S
                 self._report(now)

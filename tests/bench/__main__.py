@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--json] [--only ready,room,idle,compose] [--seconds 20]``"""
+"""``python -m tests.bench [--json] [--only room,legs,…] [--seconds 20]``"""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import room
+from tests.bench import legs, networks, room
 from tests.bench.figures import Figure, table
 
-PARTS: Final = ("ready", "room", "idle", "compose")
+_ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
 TITLES: Final = {
     "ready": "Start",
-    "room": f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording",
+    "room": f"{_ROOM}; senders follow REMB, as browsers do",
+    "deaf": f"{_ROOM}; senders that follow nothing",
+    "recording": f"{room.PUBLISHERS} publishers, no viewer, recording",
+    "viewers": "A further viewer",
+    "legs": f"Audio legs beside Janus' audiobridge: {legs.TALKERS} talk, {legs.FEW} to {legs.MANY} are in",
+    "lines": "Weak lines, both ways, 50 ms each; 2 callers, 2 viewers at high",
+    "wire": "Bytes on the wire",
+    "capped": "A line that narrows: viewer at auto",
     "idle": "Idle rooms",
-    "compose": "mosaique compose beside ffmpeg xstack: nine 720p30 clips",
+    "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
+PARTS: Final = tuple(TITLES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         directory = Path(name)
         runs: dict[str, Callable[[], list[Figure]]] = {
             "ready": lambda: room.ready(directory),
-            "room": lambda: room.full_room(directory, args.seconds),
+            "room": lambda: room.full_room(directory / "room", args.seconds, follow=True),
+            "deaf": lambda: room.full_room(directory / "deaf", args.seconds, follow=False),
+            "recording": lambda: room.recording_only(directory / "recording", args.seconds),
+            "viewers": lambda: networks.further_viewers(directory / "viewers"),
+            "legs": lambda: legs.legs(directory / "legs"),
+            "lines": lambda: networks.weak_lines(directory / "lines"),
+            "wire": lambda: networks.wire(directory / "wire"),
+            "capped": lambda: networks.capped(directory / "capped"),
             "idle": lambda: room.idle_rooms(directory),
             "compose": _compose,
         }
