@@ -29,7 +29,9 @@ from aioice import Candidate
 
 from mixer.errors import BadOffer
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedVideo, Kind, VideoCodec
+from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import FrameAssembler
+from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.reception import ReceptionStats
 from mixer.rtp.rtcp import (
@@ -46,6 +48,7 @@ from mixer.rtp.rtcp import (
     write_rtcp,
 )
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
+from mixer.webrtc.answer import TRANSPORT_CC
 from mixer.webrtc.offer import Offer, Section, parse_offer
 from mixer.webrtc.outgoing import OutgoingStream
 from mixer.webrtc.udp import UdpPort
@@ -54,11 +57,14 @@ CONNECT_TIMEOUT_S: Final = 15.0
 POLL_S: Final = (
     0.05  # NACKs re-arm no faster than a round trip; 50 ms keeps thirty sessions under 2 % of a core
 )
+ARRIVALS_S: Final = 0.1  # as often as browsers do at these rates
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
 _CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLOCK_HZ}
 _OPUS_PT: Final = 111
 _VIDEO_PTS: Final[dict[VideoCodec, int]] = {"VP8": 96, "H264": 102, "VP9": 98}
+_RTX_PTS: Final[dict[int, int]] = {97: 96, 103: 102, 99: 98}  # RTX payload type → the one it repairs
+_TRANSPORT_ID: Final = 5  # of the transport-wide number's header extension
 _VIDEO_FMTP: Final[dict[VideoCodec, str]] = {
     "H264": "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"  # RFC 6184 section 8.1
 }
@@ -167,6 +173,8 @@ class WebRtcClient:
         self._transport: SecureTransport | None = None
         self._outgoing: dict[Kind, _Outgoing] = {}
         self._incoming: dict[int, _Incoming] = {}  # by payload type
+        self._arrivals = ArrivalLog()
+        self._arrivals_at = 0.0
         self._session_url: str | None = None
         self._poller: asyncio.Task[None] | None = None
         self.first_packet_at: float | None = None
@@ -245,9 +253,12 @@ class WebRtcClient:
             rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {_OPUS_PT}", *transport, *gathered, "a=mid:audio"]
             gathered = []  # the rest of the BUNDLE group shares them (RFC 9143 section 7.4)
             rows += [f"a=rtpmap:{_OPUS_PT} opus/48000/2", f"a=fmtp:{_OPUS_PT} minptime=10;useinbandfec=1"]
+            rows += self._numbered(_OPUS_PT)
             rows += self._source("audio", _OPUS_PT)
         if self._video:
-            numbers = " ".join(str(_VIDEO_PTS[codec]) for codec in self._video)
+            media = [_VIDEO_PTS[codec] for codec in self._video]
+            repairs = {rtx: apt for rtx, apt in _RTX_PTS.items() if apt in media and self._only_receives}
+            numbers = " ".join(map(str, [*media, *repairs]))
             rows += [f"m=video 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:video"]
             for codec in self._video:
                 number = _VIDEO_PTS[codec]
@@ -255,8 +266,22 @@ class WebRtcClient:
                 rows += [f"a=rtcp-fb:{number} {value}" for value in _FEEDBACK[self._direction]]
                 if fmtp := _VIDEO_FMTP.get(codec):
                     rows.append(f"a=fmtp:{number} {fmtp}")
+            for rtx, apt in repairs.items():
+                rows += [f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={apt}"]
+            rows += self._numbered(*media)
             rows += self._source("video", _VIDEO_PTS[self._video[0]])
         return "\r\n".join(rows) + "\r\n"
+
+    @property
+    def _only_receives(self) -> bool:
+        return self._direction == "recvonly"
+
+    def _numbered(self, *payload_types: int) -> list[str]:
+        """Transport-wide numbers on what we receive: we report on them as browsers do."""
+        if not self._only_receives:
+            return []
+        rows = [f"a=rtcp-fb:{number} transport-cc" for number in payload_types]
+        return [f"a=extmap:{_TRANSPORT_ID} {TRANSPORT_CC}", *rows]
 
     def _source(self, kind: Kind, payload_type: int) -> list[str]:
         if self._direction == "recvonly":
@@ -280,6 +305,8 @@ class WebRtcClient:
 
     def _expect(self, kind: Kind, section: Section) -> None:
         for codec in section.codecs:
+            if codec.payload_type in _RTX_PTS:
+                continue
             name = next((name for name, number in _VIDEO_PTS.items() if number == codec.payload_type), None)
             self._incoming[codec.payload_type] = _Incoming(kind, name, assemble=self._assemble)
 
@@ -360,15 +387,27 @@ class WebRtcClient:
 
     def _rtp(self, data: bytes) -> None:
         packet = parse_rtp(data)
-        incoming = self._incoming.get(packet.payload_type)
+        now = asyncio.get_running_loop().time()
+        self.bytes_received += len(data)
+        number = packet.extensions.get(_TRANSPORT_ID)
+        if number is not None:
+            self._arrivals.record(int.from_bytes(number, "big"), now)
+        repaired = _RTX_PTS.get(packet.payload_type)
+        incoming = self._incoming.get(repaired or packet.payload_type)
         if incoming is None:
             return
-        now = asyncio.get_running_loop().time()
-        if self.first_packet_at is None:
-            self.first_packet_at = now
-        self.bytes_received += len(data)
-        incoming.ssrc = packet.ssrc
-        incoming.stats.receive(packet, now)
+        if repaired is not None:
+            if incoming.ssrc is None or incoming.assembler is None:
+                return
+            original = unwrap_rtx(packet, payload_type=repaired, ssrc=incoming.ssrc)
+            if original is None:
+                return
+            packet = original
+        else:
+            if self.first_packet_at is None:
+                self.first_packet_at = now
+            incoming.ssrc = packet.ssrc
+            incoming.stats.receive(packet, now)
         if incoming.kind == "audio":
             self.on_audio(packet, now)
         elif incoming.assembler is not None:
@@ -430,9 +469,19 @@ class WebRtcClient:
             now = loop.time()
             for incoming in self._incoming.values():
                 self._urge(incoming, now)
+            if now >= self._arrivals_at:
+                self._arrivals_at = now + ARRIVALS_S
+                self._report_arrivals(now)
             if now >= report_at:
                 report_at = now + REPORT_S
                 self._report(now)
+
+    def _report_arrivals(self, now: float) -> None:
+        """To the sender of any stream: the numbers are of the whole connection."""
+        heard = next((i.ssrc for i in self._incoming.values() if i.ssrc is not None), None)
+        if heard is not None:
+            for report in self._arrivals.report(sender_ssrc=self._report_ssrc, media_ssrc=heard, now=now):
+                self._feedback(report)
 
     def _report(self, now: float) -> None:
         heard = [incoming for incoming in self._incoming.values() if incoming.ssrc is not None]
