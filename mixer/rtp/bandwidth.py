@@ -28,9 +28,11 @@ BACK_OFF: Final = 0.85  # gcc-02 section 5.5: beta
 GROWTH: Final = 1.08  # a second, gcc-02 section 5.5: eta
 BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
 
-QUEUE_S: Final = 0.04  # a trend counts once so much delay has really grown: less is jitter
+QUEUE_S: Final = (
+    0.08  # a trend counts once so much delay has really grown: less is jitter, or a larger picture
+)
 TWO_PACKETS_BITS: Final = 19_200  # which need so long themselves on a narrow line
-IDLE_QUEUE_S: Final = 0.15  # the same while hardly anything is sent, so that it can't be our doing
+IDLE_QUEUE_S: Final = 0.16  # the same while hardly anything is sent, so that it can't be our doing
 DEEP_QUEUE_S: Final = 0.2  # and growing: no need to wait for a trend over twenty groups
 CHOKED_QUEUE_S: Final = (
     0.12  # the same while packets arrive at half the rate at which they were sent, or less
@@ -65,13 +67,6 @@ class LineState:
     loss: float
     rtt_s: float | None
     queue_s: float
-
-
-def _span_s(first: Departure, last: Departure | None) -> float:
-    """Seconds between two arrivals."""
-    if last is None or last.arrived_at is None or first.arrived_at is None:
-        return 0.0
-    return last.arrived_at - first.arrived_at
 
 
 class _Smallest:
@@ -128,7 +123,8 @@ class BandwidthEstimator:
         self._remb_still = self._remb_peak = 0
         self._still_since = 0.0
         self._detector = OveruseDetector()
-        self._delivered: deque[Departure] = deque()
+        self._delivered: deque[tuple[float, float, int]] = deque()  # sent, arrived, bytes; of the last second
+        self._delivered_octets = 0
         self._choked = False  # what arrived last was sent twice as fast
         self._base = _Smallest(_BASE_DELAY_S)
         self._base_rtt = _Smallest(_BASE_DELAY_S)
@@ -165,7 +161,8 @@ class BandwidthEstimator:
         self._reported_at = now
         before_s, first_s = self.queue_s, None
         for departure in outcome.arrived:
-            self._arrived(departure, now)
+            if departure.arrived_at is not None:
+                self._arrived(departure, departure.arrived_at, now)
             first_s = self.queue_s if first_s is None else first_s
         delivered = self._delivered_bps()
         if delivered is None or first_s is None:
@@ -174,10 +171,11 @@ class BandwidthEstimator:
         rising = self.queue_s > before_s + 0.01 and self.queue_s >= first_s
         choked = self._choked and not disturbed
         growing = rising and self.queue_s > (CHOKED_QUEUE_S if choked else DEEP_QUEUE_S)
-        trend = self._detector.usage == "overuse" and self.queue_s > self._enough_s(delivered)
+        usage = self._detector.judge()
+        trend = usage == "overuse" and self.queue_s > self._enough_s(delivered)
         if (trend and not disturbed) or growing:
             self._decrease(BACK_OFF * delivered, now, "delay")
-        elif self._detector.usage == "normal":
+        elif usage == "normal":
             self._grow(GROWTH, now, most=1.5 * delivered + 10_000 if self._measured else MAX_BPS)
         else:
             self._grown_at = now
@@ -201,31 +199,33 @@ class BandwidthEstimator:
         idle = delivered_bps < self._rate / 2
         return max(IDLE_QUEUE_S if idle else QUEUE_S, TWO_PACKETS_BITS / self._rate)
 
-    def _arrived(self, departure: Departure, now: float) -> None:
-        assert departure.arrived_at is not None  # noqa: S101 - it is in Outcome.arrived
-        delay = departure.arrived_at - departure.sent_at
+    def _arrived(self, departure: Departure, arrived_at: float, now: float) -> None:
+        delay = arrived_at - departure.sent_at
         self.queue_s = delay - self._base.add(delay, now)
-        self._detector.arrived(departure.sent_at, departure.arrived_at)
-        self._delivered.append(departure)
-        while departure.sent_at - self._delivered[0].sent_at > _MAX_RATE_S:
-            self._delivered.popleft()
+        self._detector.arrived(departure.sent_at, arrived_at)
+        delivered = self._delivered
+        delivered.append((departure.sent_at, arrived_at, departure.size))
+        self._delivered_octets += departure.size
+        while departure.sent_at - delivered[0][0] > _MAX_RATE_S:
+            self._delivered_octets -= delivered.popleft()[2]
 
     def _delivered_bps(self) -> float | None:
         """What arrived in the last second; in the last fifth of it after a line has narrowed."""
-        newest = self._delivered[-1] if self._delivered else None
-        octets, short_bps, long_bps = 0, None, None
-        for packets, departure in enumerate(reversed(self._delivered)):
-            span_s = _span_s(departure, newest)
-            if packets >= _RATE_PACKETS and span_s >= _RATE_S:
-                if span_s > _MAX_RATE_S and long_bps is not None:
-                    break
-                long_bps = octets * 8 / span_s
-                if short_bps is None and newest is not None:
-                    short_bps = long_bps
-                    self._choked = span_s > _CHANGED * (newest.sent_at - departure.sent_at)
-            octets += departure.size
-        if short_bps is None or long_bps is None:
+        if len(self._delivered) <= _RATE_PACKETS:
             return None
+        sent_at, newest, _ = self._delivered[-1]
+        octets, short_bps = 0, None
+        for packets, (at, arrived_at, size) in enumerate(reversed(self._delivered)):
+            span_s = newest - arrived_at
+            if packets >= _RATE_PACKETS and span_s >= _RATE_S:
+                short_bps = octets * 8 / span_s
+                self._choked = span_s > _CHANGED * (sent_at - at)
+                break
+            octets += size
+        if short_bps is None:
+            return None
+        _, first, size = self._delivered[0]
+        long_bps = (self._delivered_octets - size) * 8 / (newest - first) if newest > first else short_bps
         return long_bps if long_bps < _CHANGED * short_bps else short_bps
 
     # --- REMB and reports

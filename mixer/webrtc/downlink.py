@@ -15,7 +15,7 @@ WIRE_OVERHEAD: Final = (
     38  # bytes a packet: IPv4 20, UDP 8, SRTP's authentication tag 10 (RFC 3711 section 4.2)
 )
 FIRST_TRY_S: Final = 0.3  # after the first report: the first keyframe may have measured the line by then
-PACING: Final = 1.2  # times the estimate: what waits here gets out faster than more comes in
+PACING: Final = 1.1  # times the estimate: what waits here gets out faster than more comes in
 REPEATS: Final = 0.3  # of the estimate may go into repeats: a line that is full is not helped by more
 UNKNOWN_BPS: Final = 1_000_000  # of a line that tells nothing; more repeats come with more that is sent
 NARROW_BPS: Final = 200_000  # ten reports a second are 6 kbit/s

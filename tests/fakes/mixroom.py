@@ -131,6 +131,10 @@ class Bridge:
     def remove_output(self, key: str) -> None:
         self._outputs.pop(key, None)
 
+    @property
+    def outputs(self) -> int:
+        return len(self._outputs)
+
     def tick(self, index: int) -> None:
         for sink, frames, bitrate_bps, _ in list(self._outputs.values()):
             if (index + 1) % frames == 0:
