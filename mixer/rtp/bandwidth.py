@@ -3,8 +3,8 @@
 Three kinds of peers, best first:
 
 transport-cc   tells of each packet when it came: delay, loss, delivered rate, and bursts that measure upwards.
-REMB           tells what its own estimate is. It rises a few per cent a second from what we send, so only its
-               falling is news; a value that stands still is a limit that somebody set.
+REMB           tells what its own estimate is. It rises a few per cent a second from what we send, so only one
+               below that, and not rising, is news.
 reports only   tell of loss and round trips each second. Upwards there is only trying.
 
 Loss alone is no congestion: radio loses 10 % and carries everything else in time. It counts when a queue stands
@@ -28,15 +28,13 @@ BACK_OFF: Final = 0.85  # gcc-02 section 5.5: beta
 GROWTH: Final = 1.08  # a second, gcc-02 section 5.5: eta
 BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
 
-QUEUE_S: Final = (
-    0.08  # a trend counts once so much delay has really grown: less is jitter, or a larger picture
-)
+BLIND_MOST: Final = 6.0  # times what is sent: one rendition up (4 to 5 times as much), and then see
+
+QUEUE_S: Final = 0.08  # of delay that has really grown, and a trend counts: less is jitter or a large picture
 TWO_PACKETS_BITS: Final = 19_200  # which need so long themselves on a narrow line
 IDLE_QUEUE_S: Final = 0.16  # the same while hardly anything is sent, so that it can't be our doing
 DEEP_QUEUE_S: Final = 0.2  # and growing: no need to wait for a trend over twenty groups
-CHOKED_QUEUE_S: Final = (
-    0.12  # the same while packets arrive at half the rate at which they were sent, or less
-)
+CHOKED_QUEUE_S: Final = 0.12  # the same while packets arrive at half the rate at which they were sent
 LOSSY: Final = 0.05  # with a standing queue: an overflowing router
 STANDING_QUEUE_S: Final = 0.08
 VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
@@ -45,11 +43,9 @@ LOSS_PACKETS: Final = 50  # of a quick judgement on loss; bursts of five are a t
 MANY_PACKETS: Final = 400  # of a sure one: 14 % in bursts look like 25 % once in 20 minutes
 DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen before the second
 SILENCE_S: Final = 1.0  # nothing reported for so long while we send: the line is down or choked
-FALLEN: Final = 0.9  # of its highest: a REMB that falls so much has backed off (gcc-02: 0.85), less is noise
-STILL_S: Final = 10.0  # an estimator creeps up meanwhile, a limit does not
-REPORT_LAG_S: Final = (
-    1.6  # a report each second tells of the second before: what it says may be remedied already
-)
+REMB_LAG_S: Final = 1.2  # an estimator looks at a second of what came
+RISING: Final = 1.001  # one that follows what we send creeps up; a line that is full, or a limit, does not
+REPORT_LAG_S: Final = 1.6  # a report tells of the second before: what it says may be remedied already
 RTT_GROWTH_S: Final = 0.3  # over its minimum; for peers that tell nothing better
 _RATE_S, _MAX_RATE_S, _RATE_PACKETS = 0.2, 1.0, 6  # the window of the delivered rate
 _CHANGED: Final = 2.0  # the short window is noisy at low rates: it counts when it tells of something new
@@ -120,8 +116,8 @@ class BandwidthEstimator:
         self._measured = measured
         self._rate: float | None = None
         self._remb: int | None = None
-        self._remb_still = self._remb_peak = 0
-        self._still_since = 0.0
+        self._remb_before: int | None = None
+        self._remb_since = 0.0
         self._detector = OveruseDetector()
         self._delivered: deque[tuple[float, float, int]] = deque()  # sent, arrived, bytes; of the last second
         self._delivered_octets = 0
@@ -235,14 +231,10 @@ class BandwidthEstimator:
         self._remb = bps
         if self._reported_at is not None:  # transport-cc knows better; this is a limit
             return
-        if abs(bps - self._remb_still) > self._remb_still // 100:
-            self._remb_still, self._still_since = bps, now
-        self._remb_peak = max(bps, self._remb_peak)
-        fallen = bps < FALLEN * self._remb_peak
-        limit = now - self._still_since > STILL_S and (self._rate is None or self._rate > bps)
-        narrow = self._rate is None and bps < 0.7 * sent_bps
-        if fallen or limit or narrow:
-            self._remb_peak = bps
+        if bps >= 0.9 * sent_bps or self._remb_before is None or bps > RISING * self._remb_before:
+            self._remb_before, self._remb_since = bps, now
+        elif now - self._remb_since >= REMB_LAG_S:
+            self._remb_since = now
             self._decrease(bps, now, "remb")
 
     def report(self, loss: float, rtt_s: float | None, sent_bps: float, now: float) -> None:
@@ -260,7 +252,7 @@ class BandwidthEstimator:
         if lossy or self.queue_s > RTT_GROWTH_S:
             self._decrease(BACK_OFF * sent_bps * (1 - loss), now, "loss" if lossy else "delay")
         else:
-            self._grow(BLIND_GROWTH, now, most=MAX_BPS)
+            self._grow(BLIND_GROWTH, now, most=BLIND_MOST * sent_bps)
 
     # --- time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixer.ladder import AFTER_DOWN_S, FEC_HOLD_S, MAX_AFTER_DOWN_S, START_S, FecPolicy, Ladder, rungs
+from mixer.ladder import AFTER_DOWN_S, CALM_S, FEC_HOLD_S, START_S, FecPolicy, Ladder, rungs
 from mixer.rtp.bandwidth import LineState
 from mixer.video.rendition import RENDITIONS
 
@@ -49,21 +49,40 @@ def test_up_waits_at_the_start_and_then_takes_the_best() -> None:
     assert ladder.wanted_bps is None
 
 
-def test_up_after_down_waits_longer_each_time_it_fails() -> None:
-    ladder, now, waits = at("high"), 0.0, []
-    for _ in range(8):
-        ladder.update(line(130), now)
-        fell = now
-        while ladder.update(line(5000), now).name != "high":
-            now += 0.1
-        waits.append(now - fell)
-        now += 1.0  # and it fails a second later
-    assert waits[0] == pytest.approx(AFTER_DOWN_S, abs=0.2)
-    assert waits[1] == pytest.approx(2 * AFTER_DOWN_S, abs=0.2)
-    assert waits[-1] == pytest.approx(MAX_AFTER_DOWN_S, abs=0.2)
-    now += 60  # a long while at the top: the next fall is another story
-    ladder.update(line(130), now)
-    assert ladder.update(line(5000), now + AFTER_DOWN_S + 0.1).name == "high"
+def climb(ladder: Ladder, now: float) -> float:
+    """When it is back at the top, with a line that carries all."""
+    while ladder.update(line(5000), now).name != "high":
+        now += 0.1
+    return now
+
+
+def test_a_second_fall_within_a_minute_is_waited_out() -> None:
+    ladder = at("high")
+    ladder.update(line(130), 0.0)
+    assert climb(ladder, 0.0) == pytest.approx(AFTER_DOWN_S, abs=0.2)
+    ladder.update(line(130), 10.0)
+    assert climb(ladder, 10.0) == pytest.approx(CALM_S, abs=0.2)
+    ladder.update(line(130), 61.0)
+    assert climb(ladder, 61.0) == pytest.approx(10.0 + CALM_S, abs=0.2)
+    ladder.update(line(130), 200.0)  # a long while at the top: the next fall is another story
+    assert climb(ladder, 200.0) == pytest.approx(200.0 + AFTER_DOWN_S, abs=0.2)
+
+
+def test_two_steps_down_are_one_fall() -> None:
+    ladder = at("high")
+    ladder.update(line(400), 0.0)
+    ladder.update(line(130), 0.4)
+    assert ladder.rendition.name == "low"
+    assert climb(ladder, 0.4) == pytest.approx(0.4 + AFTER_DOWN_S, abs=0.2)
+
+
+def test_a_line_that_never_is_what_it_seems_moves_nobody_more_than_four_times_a_minute() -> None:
+    ladder, moves = at("high"), []
+    for tick in range(6000):
+        before = ladder.moves
+        ladder.update(line(5000 if tick % 70 < 60 else 130), tick * 0.1)
+        moves += [tick * 0.1] * (ladder.moves - before)
+    assert max(sum(start <= at < start + 60 for at in moves) for start in moves) <= 4
 
 
 def test_sound_alone_needs_less() -> None:

@@ -108,8 +108,7 @@ async def test_a_line_that_changes_all_the_time_moves_nobody_to_and_fro() -> Non
             net.rate_bps = source.uniform(300e3, 1.6e6)
 
     await room.run(180.0, change)
-    minutes = [viewer.moves(start, start + 60.0) for start in (0.0, 60.0, 120.0)]
-    assert max(minutes) <= 6  # the line itself changes 30 times
+    assert_calm(viewer, 0.0, 180.0)
     assert viewer.longest_freeze(2.0, 180.0) < 2.0
 
 

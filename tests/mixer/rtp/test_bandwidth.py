@@ -119,17 +119,19 @@ def test_no_report_while_we_send_is_a_line_that_is_down() -> None:
     assert estimator.decreases.keys() == {"silence"}
 
 
-def test_remb_falls_at_once_and_a_value_that_stands_still_is_a_limit() -> None:
+def test_remb_below_what_is_sent_is_congestion_unless_it_rises() -> None:
     estimator = BandwidthEstimator(measured=False)
-    for tick in range(10):
-        estimator.remb(1_000_000 + 20_000 * tick, 1.2e6, tick * 0.5)
-    assert estimator.bps is None  # its rising tells nothing
-    estimator.remb(400_000, 1.2e6, 5.0)
-    assert estimator.bps == 400_000
-    limited = BandwidthEstimator(measured=False)
-    for tick in range(30):
-        limited.remb(900_000, 1.2e6, tick * 0.5)
-    assert limited.bps == 900_000
+    for tick in range(20):
+        estimator.remb(400_000 + 5_000 * tick, 1.2e6, tick * 0.5)
+    assert estimator.bps is None  # it follows
+    for tick in range(20, 22):
+        estimator.remb(480_000, 1.2e6, tick * 0.5)
+    assert estimator.bps is None  # it may look at what was sent before
+    estimator.remb(480_000, 1.2e6, 11.0)
+    assert estimator.bps == 480_000
+    estimator.remb(300_000, 310_000, 12.0)  # as much as is sent
+    estimator.remb(300_000, 310_000, 20.0)
+    assert estimator.bps == 480_000
 
 
 def test_remb_beside_transport_wide_reports_is_a_limit() -> None:
