@@ -64,7 +64,7 @@ async def test_auto_follows_the_line_both_ways(name: Any, tmp_path: Path) -> Non
         plan = Plan(url=server.url, room=room, token=server.token, callers=2, viewers=0)
         async with opened(plan), launch(name) as page:
             token = (await asyncio.to_thread(server.enter, room, "viewer"))["token"]
-            await page.navigate(f"{shaper.url}/healthz")
+            await page.navigate(f"{shaper.url}/")
             url = f"{shaper.url}/whep/{room}"
             assert await page.evaluate(WATCH % (repr(url), repr(token))) == 201
             await settled(server, room, page, "high", 1280, 15.0)
