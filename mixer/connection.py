@@ -22,9 +22,7 @@ from mixer.webrtc.peer import Peer, PeerFactory
 FIRST: Final = "medium"
 FALLBACK: Final = "high"
 
-FULL_QUEUE_S: Final = (
-    0.1  # a fall with more waiting on the way: the smaller pictures would wait behind the larger
-)
+FULL_QUEUE_S: Final = 0.1  # a fall with more than that on the way: the new pictures would wait behind the old
 
 
 class ConnectionRoom(Protocol):

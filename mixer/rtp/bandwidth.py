@@ -228,7 +228,7 @@ class BandwidthEstimator:
 
     def remb(self, bps: int, sent_bps: float, now: float) -> None:
         """The peer's own estimate. ``sent_bps``: what we send it, headers included."""
-        self._remb = bps
+        self._remb = bps = min(MAX_BPS, max(MIN_BPS, bps))
         if self._reported_at is not None:  # transport-cc knows better; this is a limit
             return
         if bps >= 0.9 * sent_bps or self._remb_before is None or bps > RISING * self._remb_before:
@@ -277,7 +277,7 @@ class BandwidthEstimator:
             return
         self._grown_at = now
         self._decreased_at = now
-        to_bps = max(MIN_BPS, to_bps)
+        to_bps = min(MAX_BPS, max(MIN_BPS, to_bps))
         if self._rate is None or to_bps < self._rate:
             self.decreases[reason] += 1
             self._rate = to_bps

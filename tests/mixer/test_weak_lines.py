@@ -49,6 +49,21 @@ async def test_a_cap_of_150_kbit_is_low_without_a_freeze_and_over_when_it_is(
     assert_calm(viewer, 0.0, END_S)
 
 
+async def test_the_first_small_picture_finds_an_empty_queue() -> None:
+    """30 kB hold 1.6 s of the line and lose what does not fit: a keyframe sent into that would be lost in part."""
+    pauses = []
+    for seed in range(3):
+        room = MixRoom(seed=seed)
+        net = line(seed=seed, delay_s=0.15)
+        viewer = await room.join("v", net, back_delay_s=0.15)
+        await room.run(CAP_S)
+        net.rate_bps, net.queue_bytes = 150_000, 30_000
+        await room.run(CAP_S + 10.0)
+        assert viewer.rendition == "low"
+        pauses.append(viewer.longest_freeze(CAP_S, CAP_S + 10.0))
+    assert max(pauses) < 1.45
+
+
 @pytest.mark.parametrize(
     ("rate_bps", "name"),
     [(30e3, "audio"), (150e3, "low"), (500e3, "medium"), (1.3e6, "medium"), (3e6, "high"), (None, "high")],
@@ -144,6 +159,18 @@ async def test_bytes_on_the_wire_are_within_the_contract(name: str) -> None:
     await room.run(65.0)
     bps = (viewer.received_bytes - before) * 8 / 60
     assert 0.6 * RENDITIONS[name].wire_bps < bps <= RENDITIONS[name].wire_bps
+
+
+@pytest.mark.parametrize(("rate_bps", "name"), [(150e3, "low"), (60e3, "audio")])
+async def test_trying_for_more_stays_within_the_contract_too(rate_bps: float, name: str) -> None:
+    room = MixRoom(seed=8, busy=1.0)
+    viewer = await room.join("v", line(rate_bps=rate_bps, queue_bytes=16_000))
+    await room.run(15.0)
+    before, tries = viewer.received_bytes, viewer.stats["probes"]
+    await room.run(75.0)
+    assert viewer.rendition == name
+    assert viewer.stats["probes"] - tries >= 8
+    assert (viewer.received_bytes - before) * 8 / 60 <= RENDITIONS[name].wire_bps
 
 
 async def test_what_the_receiver_gets_is_one_stream_whatever_it_is_made_of() -> None:
