@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mixer.errors import MalformedPacket
-from mixer.media import AUDIO_CLOCK_HZ, EncodedVideo
+from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedVideo
 from mixer.probe import signal
 from mixer.probe.callers import Caller
+from mixer.probe.display import Display
 from mixer.probe.ear import Ear
 from mixer.probe.server import Wall
 from mixer.probe.signal import PipFinder, Rect
@@ -32,13 +33,15 @@ _KEPT: Final = 20_000
 
 @dataclass(slots=True)
 class Track:
-    """What was seen and heard of one caller. Delays in seconds; ``changes``: when its counter moved."""
+    """What was seen and heard of one caller. Delays in seconds; ``changes``: when a player would have shown that
+    its counter moved, ``arrivals``: when that came."""
 
     caller: Caller
     finder: PipFinder
     video_delays: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     video_sender_delays: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     changes: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     heard_at: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     heard_sender_at: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     counter: int | None = None
@@ -57,6 +60,7 @@ class Observer:
         self._wall: Wall | None = None
         self._pictures: asyncio.Queue[EncodedVideo] = asyncio.Queue(_QUEUE)
         self._decoder: VideoDecoder | None = None
+        self._display = Display()
         self.ear = Ear()
         self._ear_then = (0, 0)
         self._echo_block: list[npt.NDArray[np.float32]] = []
@@ -81,7 +85,7 @@ class Observer:
         self._echo_block.clear()
         self._echo_samples = 0
         for track in self.tracks:
-            for gathered in (track.video_delays, track.video_sender_delays, track.changes):
+            for gathered in (track.video_delays, track.video_sender_delays, track.changes, track.arrivals):
                 gathered.clear()
             track.heard_at.clear()
             track.heard_sender_at.clear()
@@ -124,6 +128,7 @@ class Observer:
                 self._look(picture, at, frame.pts)
 
     def _look(self, picture: av.VideoFrame, at: float, pts: int) -> None:
+        shown_at = self._display.show(at, pts / VIDEO_CLOCK_HZ)
         wall = self._wall
         if wall is None:
             return
@@ -142,7 +147,8 @@ class Observer:
             sent = track.caller.sent_at[counter]
             if sent is None or not 0 <= at - sent <= _LONGEST_S:
                 continue
-            track.changes.append(at)
+            track.changes.append(shown_at)
+            track.arrivals.append(at)
             track.video_delays.append(at - sent)
             shown = self._client.sender_time("video", pts)
             if shown is not None:

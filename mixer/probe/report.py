@@ -42,10 +42,12 @@ class Figures:
     buffer comes on top of both. ``skew_ms``: picture later than sound (+) or before (-) on the clock of the
     server's sender reports, which is what a player synchronises by; worst caller's median.
     ``loss_percent``: worst of every way in (as the server reports it) and every way out. ``frozen_percent``:
-    share of time in which callers' pictures stood still, mean. ``echo_db``: a caller's own tone in the mix it
-    gets back, against the level it was sent at, worst 2 s. ``concealed_*_percent``: share of the sound that was
-    invented, of the callers' as the server says it, mean, and of the mix on its way to the viewer; what FEC brings
-    back is not invented. ``*_growth_ms``: median delay of the second half less that of the first.
+    share of time in which callers' pictures stood still, mean, at a viewer with a player's jitter buffer
+    (``display``); ``stalled_percent``: at one that shows what comes when it comes. ``echo_db``: a caller's own
+    tone in the mix it gets back, against the level it was sent at, worst 2 s. ``concealed_*_percent``: share of
+    the sound that was invented, of the callers' as the server says it, mean, and of the mix on its way to the
+    viewer; what FEC brings back is not invented. ``*_growth_ms``: median delay of the second half less that of
+    the first.
     ``join_*_ms``: viewers, from POST to the first decoded picture. ``late_p95_ms``: how late this generator itself
     sent; large means this machine, not the server, is what was measured.
     """
@@ -62,6 +64,7 @@ class Figures:
     skew_ms: float | None = None
     loss_percent: float | None = None
     frozen_percent: float | None = None
+    stalled_percent: float | None = None
     echo_db: float | None = None
     concealed_in_percent: float | None = None
     concealed_out_percent: float | None = None
@@ -140,6 +143,7 @@ def as_table(figures: Figures, problems: Sequence[str]) -> str:
         row("A/V skew", _one(figures.skew_ms, "ms"), "skew_ms", "picture after sound, by sender reports"),
         row("loss", _one(figures.loss_percent, "%", 2), "loss_percent", "worst way in or out"),
         row("frozen", _one(figures.frozen_percent, "%", 2), "frozen_percent", "share of time, mean of callers"),
+        row("stalled", _one(figures.stalled_percent, "%", 2), note="the same without a player's jitter buffer"),
         row(
             "concealed in / out", _pair(figures.concealed_in_percent, figures.concealed_out_percent, "%", 2),
             note="sound invented for what was lost: callers' voices, the mix",

@@ -237,6 +237,7 @@ class Probe:
         middle_audio, high_audio = spread(audio)
         joins = [viewer.first_picture_s for viewer in self._viewers if viewer.first_picture_s is not None]
         frozen = [signal.frozen_s(track.changes, started, ended) / elapsed for track in tracks]
+        stalled = [signal.frozen_s(track.arrivals, started, ended) / elapsed for track in tracks]
         skews = [skew for track in tracks[1:] if (skew := _skew_s(track)) is not None]
         return Figures(
             callers=len(self._callers),
@@ -251,6 +252,7 @@ class Probe:
             skew_ms=max(skews, key=abs) * 1000 if skews else None,
             loss_percent=self._worst_loss() * 100,
             frozen_percent=sum(frozen) / len(frozen) * 100 if frozen and self.plan.sees else None,
+            stalled_percent=sum(stalled) / len(stalled) * 100 if stalled and self.plan.sees else None,
             echo_db=max(observer.echo_db) if observer is not None and observer.echo_db else None,
             concealed_out_percent=observer.concealed_share * 100 if observer is not None else None,
             video_growth_ms=_growth_ms([list(track.video_delays) for track in tracks]),

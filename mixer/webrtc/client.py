@@ -57,14 +57,14 @@ CONNECT_TIMEOUT_S: Final = 15.0
 POLL_S: Final = (
     0.05  # NACKs re-arm no faster than a round trip; 50 ms keeps thirty sessions under 2 % of a core
 )
-ARRIVALS_S: Final = 0.1  # as often as browsers do at these rates
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
+ARRIVALS_S: Final = 0.1  # libwebrtc's usual pace of transport-wide feedback
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
 _CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLOCK_HZ}
 _OPUS_PT: Final = 111
+_TRANSPORT_ID: Final = 5  # of the transport-wide sequence number, in what we receive
 _VIDEO_PTS: Final[dict[VideoCodec, int]] = {"VP8": 96, "H264": 102, "VP9": 98}
 _RTX_PTS: Final[dict[int, int]] = {97: 96, 103: 102, 99: 98}  # RTX payload type → the one it repairs
-_TRANSPORT_ID: Final = 5  # of the transport-wide number's header extension
 _VIDEO_FMTP: Final[dict[VideoCodec, str]] = {
     "H264": "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"  # RFC 6184 section 8.1
 }
@@ -139,7 +139,8 @@ class WebRtcClient:
     ``start``.
 
     ``video``: codecs to offer, best first; empty for none. ``assemble``: hand out whole pictures by
-    ``on_video`` (else received video is only counted). ``bind``: local address of the media socket.
+    ``on_video`` (else received video is only counted). ``transport_cc``: report when each packet came, as
+    browsers do; without it the server has only our loss to go by. ``bind``: local address of the media socket.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class WebRtcClient:
         video: Sequence[VideoCodec] = ("VP8",),
         audio: bool = True,
         assemble: bool = False,
+        transport_cc: bool = True,
         bind: str = "127.0.0.1",
     ) -> None:
         self.on_video: Callable[[EncodedVideo, float], None] = lambda frame, now: None
@@ -166,6 +168,8 @@ class WebRtcClient:
         self._video = tuple(video)
         self._audio = audio
         self._assemble = assemble
+        self._arrivals = ArrivalLog() if transport_cc and direction != "sendonly" else None
+        self._arrivals_at = 0.0
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(16)
         self._cname = secrets.token_hex(8)
         self._report_ssrc = secrets.randbits(32)  # sender SSRC of feedback when we send nothing
@@ -173,8 +177,6 @@ class WebRtcClient:
         self._transport: SecureTransport | None = None
         self._outgoing: dict[Kind, _Outgoing] = {}
         self._incoming: dict[int, _Incoming] = {}  # by payload type
-        self._arrivals = ArrivalLog()
-        self._arrivals_at = 0.0
         self._session_url: str | None = None
         self._poller: asyncio.Task[None] | None = None
         self.first_packet_at: float | None = None
@@ -248,40 +250,35 @@ class WebRtcClient:
         ]
         rows = ["v=0", f"o=- {random.getrandbits(62)} 1 IN IP4 127.0.0.1", "s=-", "t=0 0"]
         rows.append(f"a=group:BUNDLE {' '.join(mids)}")
+        feedback = _FEEDBACK[self._direction]
+        if self._arrivals is not None:
+            transport.append(f"a=extmap:{_TRANSPORT_ID} {TRANSPORT_CC}")
+            feedback = (*feedback, "transport-cc")
         gathered = [*(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates), "a=end-of-candidates"]
         if self._audio:
             rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {_OPUS_PT}", *transport, *gathered, "a=mid:audio"]
             gathered = []  # the rest of the BUNDLE group shares them (RFC 9143 section 7.4)
             rows += [f"a=rtpmap:{_OPUS_PT} opus/48000/2", f"a=fmtp:{_OPUS_PT} minptime=10;useinbandfec=1"]
-            rows += self._numbered(_OPUS_PT)
+            rows += [f"a=rtcp-fb:{_OPUS_PT} transport-cc"] if self._arrivals is not None else []
             rows += self._source("audio", _OPUS_PT)
         if self._video:
             media = [_VIDEO_PTS[codec] for codec in self._video]
-            repairs = {rtx: apt for rtx, apt in _RTX_PTS.items() if apt in media and self._only_receives}
+            # with the reports, as browsers do: a line that is measured is tried with padding, which is RTX
+            repairs = {
+                rtx: apt for rtx, apt in _RTX_PTS.items() if apt in media and self._arrivals is not None
+            }
             numbers = " ".join(map(str, [*media, *repairs]))
             rows += [f"m=video 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:video"]
             for codec in self._video:
                 number = _VIDEO_PTS[codec]
                 rows.append(f"a=rtpmap:{number} {codec}/90000")
-                rows += [f"a=rtcp-fb:{number} {value}" for value in _FEEDBACK[self._direction]]
+                rows += [f"a=rtcp-fb:{number} {value}" for value in feedback]
                 if fmtp := _VIDEO_FMTP.get(codec):
                     rows.append(f"a=fmtp:{number} {fmtp}")
             for rtx, apt in repairs.items():
                 rows += [f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={apt}"]
-            rows += self._numbered(*media)
             rows += self._source("video", _VIDEO_PTS[self._video[0]])
         return "\r\n".join(rows) + "\r\n"
-
-    @property
-    def _only_receives(self) -> bool:
-        return self._direction == "recvonly"
-
-    def _numbered(self, *payload_types: int) -> list[str]:
-        """Transport-wide numbers on what we receive: we report on them as browsers do."""
-        if not self._only_receives:
-            return []
-        rows = [f"a=rtcp-fb:{number} transport-cc" for number in payload_types]
-        return [f"a=extmap:{_TRANSPORT_ID} {TRANSPORT_CC}", *rows]
 
     def _source(self, kind: Kind, payload_type: int) -> list[str]:
         if self._direction == "recvonly":
@@ -389,25 +386,23 @@ class WebRtcClient:
         packet = parse_rtp(data)
         now = asyncio.get_running_loop().time()
         self.bytes_received += len(data)
-        number = packet.extensions.get(_TRANSPORT_ID)
-        if number is not None:
+        if self._arrivals is not None and len(number := packet.extensions.get(_TRANSPORT_ID, b"")) == 2:
             self._arrivals.record(int.from_bytes(number, "big"), now)
         repaired = _RTX_PTS.get(packet.payload_type)
         incoming = self._incoming.get(repaired or packet.payload_type)
         if incoming is None:
             return
-        if repaired is not None:
-            if incoming.ssrc is None or incoming.assembler is None:
-                return
-            original = unwrap_rtx(packet, payload_type=repaired, ssrc=incoming.ssrc)
-            if original is None:
-                return
-            packet = original
-        else:
+        if repaired is None:
             if self.first_packet_at is None:
                 self.first_packet_at = now
             incoming.ssrc = packet.ssrc
             incoming.stats.receive(packet, now)
+        elif incoming.ssrc is None or incoming.assembler is None:
+            return
+        elif (original := unwrap_rtx(packet, payload_type=repaired, ssrc=incoming.ssrc)) is not None:
+            packet = original
+        else:
+            return
         if incoming.kind == "audio":
             self.on_audio(packet, now)
         elif incoming.assembler is not None:
@@ -469,19 +464,20 @@ class WebRtcClient:
             now = loop.time()
             for incoming in self._incoming.values():
                 self._urge(incoming, now)
-            if now >= self._arrivals_at:
-                self._arrivals_at = now + ARRIVALS_S
-                self._report_arrivals(now)
+            self._report_arrivals(now)
             if now >= report_at:
                 report_at = now + REPORT_S
                 self._report(now)
 
     def _report_arrivals(self, now: float) -> None:
-        """To the sender of any stream: the numbers are of the whole connection."""
-        heard = next((i.ssrc for i in self._incoming.values() if i.ssrc is not None), None)
-        if heard is not None:
-            for report in self._arrivals.report(sender_ssrc=self._report_ssrc, media_ssrc=heard, now=now):
-                self._feedback(report)
+        ssrc = next(
+            (incoming.ssrc for incoming in self._incoming.values() if incoming.ssrc is not None), None
+        )
+        if self._arrivals is None or ssrc is None or now < self._arrivals_at or not self._arrivals.waiting:
+            return
+        self._arrivals_at = now + ARRIVALS_S
+        for report in self._arrivals.report(sender_ssrc=self._report_ssrc, media_ssrc=ssrc, now=now):
+            self._feedback(report)
 
     def _report(self, now: float) -> None:
         heard = [incoming for incoming in self._incoming.values() if incoming.ssrc is not None]

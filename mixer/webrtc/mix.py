@@ -12,7 +12,7 @@ from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedAudio
 from mixer.rtp.pacing import AT_ONCE, Pacer
 from mixer.rtp.payload import vp8
 from mixer.rtp.rtcp import ReportBlock, SenderReport
-from mixer.webrtc.answer import ABS_SEND_TIME, Track
+from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
 from mixer.webrtc.downlink import Downlink
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
@@ -97,6 +97,7 @@ class MixOut:
                     payload_type=track.sends.codec.payload_type,
                     clock_hz=track.sends.codec.clock_hz,
                     transport_id=track.transport_cc,
+                    levels_id=track.extensions.get(MIXER_LEVELS),
                     history=0,
                 )
                 if self.video is None:
@@ -160,8 +161,10 @@ class MixOut:
             return
         self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
-        number = self._depart(stream, len(frame.data) + stream.header_size, now)
-        self._put(stream.packet(frame.data, pts, marker=stream.packets == 0, now=now, transport=number))
+        first, named = stream.packets == 0, frame.contributors
+        size = len(frame.data) + stream.header_size + stream.naming_size(len(named))
+        number = self._depart(stream, size, now)
+        self._put(stream.packet(frame.data, pts, marker=first, now=now, transport=number, contributors=named))
 
     def drain(self, now: float) -> None:
         """Send what the pacer lets go by now, and padding while the line is tried."""

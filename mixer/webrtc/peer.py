@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
-from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, VideoCodec
+from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
 from mixer.rtp.bandwidth import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
@@ -42,7 +42,7 @@ from mixer.rtp.rtcp import (
 from mixer.rtp.twcc import TransportFeedback
 from mixer.video.demand import Demand
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
-from mixer.webrtc.answer import LocalSide, Plan, negotiate, write_answer
+from mixer.webrtc.answer import AUDIO_LEVEL, LocalSide, Plan, negotiate, write_answer
 from mixer.webrtc.feedback import REPORT_S, Feedback
 from mixer.webrtc.incoming import Router
 from mixer.webrtc.mix import MixOut
@@ -197,6 +197,7 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.receives_video: VideoCodec | None = None
         self.receives_audio: AudioCodec | None = None
+        self.audio_level_id: int | None = None
 
     @property
     def sends_video(self) -> VideoCodec | None:
@@ -298,6 +299,7 @@ class Peer:
                         self.receives_video = video
                     case audio:
                         self.receives_audio = audio
+                        self.audio_level_id = track.extensions.get(AUDIO_LEVEL)
 
     async def _connect(self, transport: SecureTransport, offer: Offer) -> None:
         remote = offer.transport
@@ -443,6 +445,16 @@ class Peer:
         self._feedback.ask(demand, screen=screen, now=self._factory.clock())
         self._send_urgent(self._feedback.limits())
 
+    def sender_time(self, kind: Kind, timestamp: int, *, screen: bool = False) -> float | None:
+        """When the publisher took the sample of that RTP timestamp, seconds of its NTP clock; None: no report."""
+        for incoming in self._router.tracks:
+            if incoming.track.kind != kind or incoming.track.screen != screen:
+                continue
+            # simulcast layers have clocks of their own: what is shown is of the one that is decoded
+            if kind == "audio" or self._feedback.layers(incoming).active in {None, incoming}:
+                return incoming.stats.sender_time(timestamp & 0xFFFFFFFF)
+        return None
+
     @property
     def _rtt_s(self) -> float | None:
         rtt_s = self._mix.counters.rtt_s
@@ -516,6 +528,7 @@ class Peer:
             "bytes": transport.bytes_received if transport else 0,
             "asked_kbps": round(self._feedback.asked_bps / 1000),
             "received_kbps": round(self._feedback.received_bps / 1000),
+            "layer": self._feedback.layer,
             "frames": sum(assembler.frames for assembler in assemblers),
             "frames_dropped": sum(assembler.dropped for assembler in assemblers),
             "nacks": sum(incoming.nacks for incoming in tracks),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -81,6 +81,7 @@ async def _weak(
         Figure(f"{name}: sound concealed, in + out", both, "% of time", concealed, digits=1),
         Figure("… of it on the way in", ways[0], "% of time", digits=1),
         Figure("… pictures frozen", found.frozen_percent, "% of time", frozen, digits=1),
+        Figure("… stalled, without a player's jitter buffer", found.stalled_percent, "% of time", digits=1),
         Figure("… growth of the sound's delay", found.audio_growth_ms, "ms", 40),
         Figure("… pictures p95", found.video_p95_ms, "ms"),
         Figure("… sound p95", found.audio_p95_ms, "ms"),
@@ -121,7 +122,8 @@ def wire(directory: Path) -> list[Figure]:
 
 
 def capped(directory: Path) -> list[Figure]:
-    """One viewer that leaves the choice to the server, on a line that narrows to 150 kbit/s and opens again."""
+    """Viewers that leave the choice to the server, on lines that narrow to 150 kbit/s and open again: one tells
+    when each packet came, as browsers do; the other one only what it lost."""
 
     async def run(server: Server, shaper: Remote) -> list[Figure]:
         plan = _plan(server, server.url, callers=2, viewers=0)
@@ -129,35 +131,47 @@ def capped(directory: Path) -> list[Figure]:
         async with opened(plan) as probe, aiohttp.ClientSession() as http:
             await _shape(shaper, CLEAN)
             api = ServerApi(http, shaper.url, probe.plan.room, server.token)
-            async with watching(http, api, ["auto"]) as (viewer,), asyncio.TaskGroup() as group:
-                eye = Eye(viewer)
-                looking = group.create_task(eye.look())
-                viewer.request_keyframe()
-                await asyncio.sleep(AUTO_S)
-                began = time.monotonic()
-                await asyncio.to_thread(shaper.shape, down=narrow)
-                await asyncio.sleep(CAPPED_S)
-                lifted = time.monotonic()
-                await asyncio.to_thread(shaper.shape, down=CLEAN)
-                await asyncio.sleep(LIFTED_S)
-                ended = time.monotonic()
-                looking.cancel()
-        high, low = RENDITIONS["high"].width, RENDITIONS["low"].width
+            async with (
+                watching(http, api, ["auto"]) as (telling,),
+                watching(http, api, ["auto"], transport_cc=False) as (plain,),
+                asyncio.TaskGroup() as group,
+            ):
+                eyes = [Eye(telling), Eye(plain)]
+                looking = [group.create_task(eye.look()) for eye in eyes]
+                for eye in eyes:
+                    eye.client.request_keyframe()
+                moments = [time.monotonic()]
+                for way, seconds in ((None, AUTO_S), (narrow, CAPPED_S), (CLEAN, LIFTED_S)):
+                    if way is not None:
+                        await asyncio.to_thread(shaper.shape, down=way)
+                    await asyncio.sleep(seconds)
+                    moments.append(time.monotonic())
+                for task in looking:
+                    task.cancel()
         return [
-            Figure("`auto` on an open line shows", eye.width_at(began), "px wide", high, "≥"),
+            *_adapted(eyes[0], moments, targets=True),
             Figure(
-                "capped to 150 kbit/s: settles at `low` after",
-                eye.settled_s(low, began, lifted),
-                "s",
-                10,
-                digits=1,
+                "a viewer that reports losses only: on an open line", eyes[1].width_at(moments[1]), "px wide"
             ),
-            Figure("… longest freeze", eye.longest_pause_s(began, lifted), "s", 2, digits=1),
-            Figure("cap lifted: back at `high` after", eye.settled_s(high, lifted, ended), "s", 15, digits=1),
-            Figure("… longest freeze", eye.longest_pause_s(lifted, ended), "s", 2, digits=1),
+            *_adapted(eyes[1], moments, targets=False)[1:],
         ]
 
     return _through_a_shaper(directory, run)
+
+
+def _adapted(eye: Eye, moments: Sequence[float], *, targets: bool) -> list[Figure]:
+    """``moments``: joined, capped, lifted, ended."""
+    _, narrowed, lifted, ended = moments
+    high, low = RENDITIONS["high"].width, RENDITIONS["low"].width
+    down, up = eye.settled_s(low, narrowed, lifted), eye.settled_s(high, lifted, ended)
+    pauses = eye.longest_pause_s(narrowed, lifted), eye.longest_pause_s(lifted, ended)
+    return [
+        Figure(f"`auto` on an open line after {AUTO_S:g} s", eye.width_at(narrowed), "px wide", high, "≥"),
+        Figure("capped to 150 kbit/s: settles at `low` after", down, "s", 10 if targets else None, digits=1),
+        Figure("… longest freeze", pauses[0], "s", 2 if targets else None, digits=1),
+        Figure("cap lifted: back at `high` after", up, "s", 15 if targets else None, digits=1),
+        Figure("… longest freeze", pauses[1], "s", 2 if targets else None, digits=1),
+    ]
 
 
 def further_viewers(directory: Path) -> list[Figure]:

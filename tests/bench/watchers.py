@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import aiohttp
 import av
@@ -17,7 +18,8 @@ from mixer.probe.server import ServerApi
 from mixer.video.decoder import DecodeFailed, VideoDecoder
 from mixer.webrtc.client import WebRtcClient
 
-QUEUE = 60  # pictures that wait for the decoder
+QUEUE: Final = 60  # pictures that wait for the decoder
+PAUSE_S: Final = 2.0  # longer, and it is no picture
 
 
 @dataclass(slots=True)
@@ -61,11 +63,17 @@ class Eye:
         return next((width for seen, width in reversed(self.seen) if seen <= at), None)
 
     def settled_s(self, width: int, start: float, end: float) -> float | None:
-        """Seconds from ``start`` to when all pictures were ``width`` wide until ``end``; None: they weren't."""
-        if self.width_at(end) != width:
-            return None
-        others = [at for at, seen in self.seen if start <= at <= end and seen != width]
-        return others[-1] - start if others else 0.0
+        """Seconds from ``start`` to when pictures were ``width`` wide, and came, until ``end``; None: they weren't."""
+        within = [(at, seen) for at, seen in self.seen if start <= at <= end]
+        settled: float | None = None
+        before = start
+        for at, seen in [*within, (end, width)]:
+            if seen != width:
+                settled = None
+            elif settled is None or at - before > PAUSE_S:
+                settled = at
+            before = at
+        return settled - start if settled is not None and settled < end else None
 
 
 @contextlib.asynccontextmanager
@@ -75,6 +83,7 @@ async def watching(
     renditions: Sequence[str],
     *,
     codecs: tuple[VideoCodec, ...] = ("H264", "VP8"),
+    transport_cc: bool = True,
 ) -> AsyncIterator[list[WebRtcClient]]:
     """A viewer for each of ``renditions``, all in; they leave at the end. They count packets, and no more."""
     clients = [
@@ -85,6 +94,7 @@ async def watching(
             direction="recvonly",
             video=() if rendition == "audio" else codecs,
             assemble=True,
+            transport_cc=transport_cc,
         )
         for number, rendition in enumerate(renditions)
     ]

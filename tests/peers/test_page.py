@@ -94,3 +94,36 @@ async def test_two_browsers_see_each_other(server: Server) -> None:
             tile = places[person["id"]]
             part = shown[tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]]
             assert part.max() > 100, f"{person['name']}'s tile is dark"
+
+
+# A headless browser has no screen to choose from: a drawn slide takes its place.
+SLIDE = """(() => {
+  const sheet = document.createElement('canvas');
+  [sheet.width, sheet.height] = [1280, 720];
+  const pen = sheet.getContext('2d');
+  setInterval(() => { pen.fillStyle = '#f4f4f4'; pen.fillRect(0, 0, 1280, 720); }, 100);
+  navigator.mediaDevices.getDisplayMedia = async () => sheet.captureStream(10);
+})()"""
+
+
+@pytest.mark.peer("chromium")
+async def test_a_shared_screen_has_a_tile_of_its_own_while_it_is_shared(server: Server) -> None:
+    room = server.room("page-share")
+    async with launch("chromium") as page:
+        await join(page, f"{server.url}/r/{room}", "Anna")
+        await sees_motion(page)
+        await page.evaluate(SLIDE)
+        await page.evaluate("document.querySelector('#share').click()")
+        assert await _tiles_become(server, room, 2)
+        screen = next(source for source in canvas.tiles(server, room) if source.endswith("#screen"))
+        await asyncio.to_thread(canvas.await_colour, server, room, screen, (244, 244, 244))
+        await page.evaluate("document.querySelector('#share').click()")
+        assert await _tiles_become(server, room, 1)
+
+
+async def _tiles_become(server: Server, room: str, count: int) -> bool:
+    for _ in range(150):
+        if len(canvas.tiles(server, room)) == count:
+            return True
+        await asyncio.sleep(0.1)  # a share ends for the server when its packets do
+    return False

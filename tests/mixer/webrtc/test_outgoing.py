@@ -37,6 +37,20 @@ def test_the_send_time_is_in_the_extension_and_only_when_agreed() -> None:
     assert parse_rtp(stream(stamp_id=None).packet(b"x", 0, marker=True, now=1.0)).extensions == {}
 
 
+@pytest.mark.parametrize("levels_id", [None, 2])
+@pytest.mark.parametrize("count", [1, 3, 4, 15])
+def test_a_mixed_packet_names_its_contributors_and_their_levels(levels_id: int | None, count: int) -> None:
+    out = OutgoingStream(ssrc=5, payload_type=111, clock_hz=48_000, levels_id=levels_id, history=0)
+    contributors = tuple((0xF0000000 + n, 20 + n) for n in range(count))
+    packet = parse_rtp(out.packet(b"sound", 960, marker=True, now=1.0, contributors=contributors))
+    assert packet.csrcs == tuple(csrc for csrc, _ in contributors)
+    assert packet.extensions == ({2: bytes(level for _, level in contributors)} if levels_id else {})
+    assert (packet.payload, packet.marker, packet.ssrc, packet.payload_type) == (b"sound", True, 5, 111)
+    following = parse_rtp(out.packet(b"more", 1920, marker=False, now=1.0))
+    assert (following.csrcs, following.extensions, following.payload) == ((), {}, b"more")
+    assert out.octets == 9, "RFC 3550 section 6.4.1: payload octets, without header"
+
+
 def test_a_repeat_is_rtx_with_its_own_numbers_and_a_fresh_send_time() -> None:
     out = stream()
     original = parse_rtp(out.packet(b"payload", 9000, marker=True, now=1.0))

@@ -2,13 +2,14 @@
 //
 //   connecting → live ⇄ reconnecting → over (the server said no, for good)
 //
-// The page hears of it by the events "state" and "usage".
+// The page hears of it by the events "state", "usage" and "resting".
 import {Api, Problem, backoff, sleep} from "./api.js";
 import {limit, preferCodecs, silence} from "./media.js";
 import {Session, isFinal} from "./peer.js";
 
 const MISSING_TRIES = 3; // a server that starts again answers 404 for a moment
 const SILENT_MS = 8000; // the mix always carries sound packets: none for so long, and the line is dead
+const STILL_MS = 5000; // even the lowest rendition has 8 pictures a second
 const SAMPLE_MS = 2000;
 const WINDOW_MS = 20_000; // of the data meter
 const FIRST_FRAME_MS = 5000;
@@ -84,13 +85,14 @@ class Line {
 	}
 }
 
-/** Bytes on the wire, by the transport's own count where the browser has one. */
+/** Bytes on the wire, by the transport's own count where the browser has one; pictures decoded, of all that came. */
 async function traffic(pc) {
 	const all = [...(await pc.getStats()).values()];
 	const transports = all.filter(({type, bytesSent}) => type === "transport" && bytesSent !== undefined);
 	const counted = transports.length ? transports : all.filter(({type, nominated}) => type === "candidate-pair" && nominated);
 	const sum = name => counted.reduce((total, entry) => total + (entry[name] ?? 0), 0);
-	return {sent: sum("bytesSent"), received: sum("bytesReceived")};
+	const frames = all.reduce((total, {type, kind, framesDecoded = 0}) => total + (type === "inbound-rtp" && kind === "video" ? framesDecoded : 0), 0);
+	return {sent: sum("bytesSent"), received: sum("bytesReceived"), frames};
 }
 
 async function firstFrame(track) {
@@ -110,6 +112,9 @@ export class Call extends EventTarget {
 	#bytes = new Map(); // of every session there was, so that the total survives reconnections
 	#history = []; // [{at, total}] of the last WINDOW_MS
 	#heard = {bytes: 0, at: 0};
+	#seen = {frames: 0, at: 0};
+	/** No picture comes, though one was asked for: the line is too weak. */
+	resting = false;
 
 	/** `getToken`: async, gives a token that is valid now. */
 	constructor(room, getToken) {
@@ -166,14 +171,15 @@ export class Call extends EventTarget {
 		this.#publish.run();
 	}
 
-	get #sources() { return [this.tracks.audio ?? silence(), this.tracks.screen ?? this.tracks.camera]; }
+	/** In the order of the sections: sound, camera, screen. */
+	get #sources() { return [this.tracks.audio ?? silence(), this.tracks.camera, this.tracks.screen]; }
 
 	/** Make the connection's senders carry the tracks of now, within the limits of now. */
 	async #send(pc) {
 		const sources = this.#sources;
 		await Promise.all((pc?.getSenders() ?? []).map(async (sender, i) => {
 			if (sender.track !== sources[i]) await sender.replaceTrack(sources[i]);
-			await limit(sender, this.rendition, Boolean(this.tracks.screen));
+			await limit(sender, this.rendition, i === 2);
 		}));
 	}
 
@@ -195,10 +201,10 @@ export class Call extends EventTarget {
 
 	#openPublish() {
 		return this.#open(`/whip/${this.room}`, pc => {
-			// Both sections are always there, so that a camera switched on later needs no new session.
-			const [audio, video] = this.#sources;
+			// All sections are always there, so that a camera switched on later needs no new session.
+			const [audio, ...pictures] = this.#sources;
 			pc.addTransceiver(audio, {direction: "sendonly"});
-			preferCodecs(pc.addTransceiver(video ?? "video", {direction: "sendonly", sendEncodings: [{maxBitrate: 1_200_000}]}));
+			for (const track of pictures) preferCodecs(pc.addTransceiver(track ?? "video", {direction: "sendonly", sendEncodings: [{maxBitrate: 1_200_000}]}));
 		}, pc => this.#send(pc));
 	}
 
@@ -216,6 +222,7 @@ export class Call extends EventTarget {
 			for (const track of old) this.mix.removeTrack(track);
 			for (const track of tracks) this.mix.addTrack(track);
 			this.#heard = {bytes: 0, at: 0};
+			this.#seen = {frames: 0, at: performance.now()};
 		});
 	}
 
@@ -229,9 +236,9 @@ export class Call extends EventTarget {
 	async #sample() {
 		for (const {session} of this.#lines) {
 			if (!session || session.closed) continue;
-			const bytes = await traffic(session.pc);
-			this.#bytes.set(session, bytes);
-			if (session === this.#watch.session) this.#listen(session, bytes.received);
+			const counts = await traffic(session.pc);
+			this.#bytes.set(session, counts);
+			if (session === this.#watch.session) this.#listen(session, counts);
 		}
 		const at = performance.now();
 		const total = [...this.#bytes.values()].reduce((sum, {sent, received}) => sum + sent + received, 0);
@@ -242,9 +249,13 @@ export class Call extends EventTarget {
 		this.dispatchEvent(new CustomEvent("usage", {detail: {total, perMinute}}));
 	}
 
-	#listen(session, bytes) {
+	#listen(session, {received, frames}) {
 		const now = performance.now();
-		if (bytes !== this.#heard.bytes) this.#heard = {bytes, at: now};
-		else if (bytes && now - this.#heard.at > SILENT_MS) session.abandon();
+		if (received !== this.#heard.bytes) this.#heard = {bytes: received, at: now};
+		else if (received && now - this.#heard.at > SILENT_MS) session.abandon();
+		if (frames !== this.#seen.frames) this.#seen = {frames, at: now};
+		// The server leaves the picture out for a line that cannot carry it.
+		const resting = this.rendition === "auto" && this.#watch.state === "live" && now - this.#seen.at > STILL_MS;
+		if (resting !== this.resting) this.dispatchEvent(new CustomEvent("resting", {detail: this.resting = resting}));
 	}
 }

@@ -103,6 +103,7 @@ function enter() {
 	else for (const track of [audio, video]) track?.stop();
 	$("mix").srcObject = call.mix;
 	call.addEventListener("state", ({detail}) => changed(detail));
+	call.addEventListener("resting", render);
 	call.addEventListener("usage", ({detail: {total, perMinute}}) => {
 		$("usage").textContent = `${megabytes(perMinute)}/min`;
 		$("usage-long").textContent = t("usage", {rate: megabytes(perMinute), total: megabytes(total)});
@@ -232,7 +233,7 @@ function show(part) {
 
 const live = track => track?.readyState === "live";
 const micOn = () => live(call.tracks.audio) && call.tracks.audio.enabled;
-const camOn = () => live(call.tracks.camera) || live(call.tracks.screen);
+const camOn = () => live(call.tracks.camera);
 
 /** Tell the room about us. It may not know us yet: then `introduce` sets it right. */
 async function tell(patch) {
@@ -248,21 +249,26 @@ async function toggleMic() {
 	await tell({muted: !wanted});
 }
 
-async function setCamera(name, track) {
-	await call.setTrack(name, track);
+async function setCamera(track) {
+	await call.setTrack("camera", track);
 	await tell({video_muted: !camOn()});
+}
+
+async function setScreen(track) {
+	await call.setTrack("screen", track);
+	render();
 }
 
 async function toggleCamera() {
 	const id = local.get("mosaique.video");
-	await setCamera("camera", live(call.tracks.camera) ? null : await capture("video", id === "none" ? "" : id));
+	await setCamera(live(call.tracks.camera) ? null : await capture("video", id === "none" ? "" : id));
 }
 
 async function toggleShare() {
-	if (live(call.tracks.screen)) return setCamera("screen", null);
+	if (live(call.tracks.screen)) return setScreen(null);
 	const track = await captureScreen();
-	track.addEventListener("ended", () => call?.tracks.screen === track && setCamera("screen", null)); // the browser's own stop button
-	await setCamera("screen", track);
+	track.addEventListener("ended", () => call?.tracks.screen === track && setScreen(null)); // the browser's own stop button
+	await setScreen(track);
 }
 
 async function setDevice(kind, name, {target: {value}}) {
@@ -322,10 +328,11 @@ function render() {
 	$("record").textContent = t(recording ? "record_stop" : "record_start");
 	$("full").hidden = !document.fullscreenEnabled && !$("mix").webkitEnterFullscreen;
 	$("pip").hidden = !document.pictureInPictureEnabled;
-	const notice = state === "live" ? call.rendition === "audio" && "quality_audio" : state || "connecting";
+	const mode = call.rendition === "audio" ? "quality_audio" : call.resting && "weak_line";
+	const notice = state === "live" ? mode : state || "connecting";
 	$("notice").hidden = !notice;
 	$("notice").textContent = notice ? t(notice) : "";
-	$("stage").classList.toggle("audio", call.rendition === "audio");
+	$("stage").classList.toggle("audio", call.rendition === "audio" || call.resting);
 }
 
 function showPeople(open, focus) {
