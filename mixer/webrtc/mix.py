@@ -111,7 +111,7 @@ class MixOut:
         if self.video is None or unit.codec != self.video_codec or not unit.payloads:
             self.counters.unsent += 1
             return True
-        if unit.keyframe:
+        if unit.keyframe and not self.downlink.draining(now):
             self._pacer.clear()
         elif self._needs_keyframe:
             self.counters.unsent += 1
@@ -145,6 +145,13 @@ class MixOut:
         """Sound alone from now on: what waits is forgotten, and the next picture must be a keyframe."""
         self._pacer.clear()
         self._needs_keyframe = True
+        if self.video is not None:
+            self.video.forget()
+
+    def hold_pictures(self, now: float) -> None:
+        """The same until the line has delivered what it has: a keyframe that finds its queue full is lost."""
+        self.stop_pictures()
+        self.downlink.drain(now)
 
     def sound(self, frame: EncodedAudio, now: float) -> None:
         """Send one sound frame at once."""

@@ -388,7 +388,10 @@ class Peer:
             case ReceiverReport():
                 self._mix.reported(packet.reports, now=now, unix_s=time.time())
             case TransportFeedback():
+                held = self.holds_pictures
                 self._mix.downlink.feedback(packet, self._rtt_s, now)
+                if held and not self.holds_pictures:
+                    self._line_at = now
             case Nack() if self._mix.is_video(packet.media_ssrc):
                 self._mix.repeat(packet.lost, now)
             case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
@@ -426,6 +429,15 @@ class Peer:
     def stop_pictures(self) -> None:
         """Sound alone from now on, until `send_video` gets a keyframe again."""
         self._mix.stop_pictures()
+
+    def hold_pictures(self) -> None:
+        """No more pictures until those on their way have arrived; the line's queue is full of them."""
+        self._mix.hold_pictures(self._factory.clock())
+
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether `hold_pictures` is still in force; `on_line` follows at once when it ends."""
+        return self._mix.downlink.draining(self._factory.clock())
 
     def seek_line(self, bps: int | None) -> None:
         """What we would like to send, headers included; the line is tried for it. ``None``: enough as it is."""

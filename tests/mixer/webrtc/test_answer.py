@@ -285,6 +285,22 @@ def test_an_ipv6_default_candidate_is_written_as_such() -> None:
     assert "c=IN IP6 2001:db8::1" in rows
 
 
+def test_transport_wide_reports_are_agreed_for_sound_and_pictures() -> None:
+    rows = answer_to(read("chromium-sendrecv"))
+    assert sum("transport-wide-cc" in row for row in rows) == 2
+    plan = plan_of(read("chromium-sendrecv"))
+    assert all(track.transport_cc is not None for track in plan.tracks)
+    reported = {row for row in rows if row.endswith(" transport-cc")}
+    agreed_types = {n.codec.payload_type for track in plan.tracks for n in track.codecs}
+    assert reported == {f"a=rtcp-fb:{number} transport-cc" for number in agreed_types}
+
+
+def test_numbers_that_nobody_reports_on_are_not_sent() -> None:
+    extension = "a=extmap:5 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+    track = plan_of(video_offer(f"video 96|a=recvonly|a=rtpmap:96 VP8/90000|{extension}")).tracks[0]
+    assert track.transport_cc is None
+
+
 def test_firefox_is_asked_for_a_picture_that_it_can_be_asked_less_of() -> None:
     limit = "max-fr=30;max-fs=3500"
     assert [row for row in answer_to(read("firefox-sendrecv")) if row.endswith(limit)] == [
