@@ -70,7 +70,7 @@ class Connection:
 
     async def answer(self, factory: PeerFactory, offer: str) -> str:
         """Make the peer connection and return the SDP answer. Raises ``BadOffer``, ``UnsupportedOffer``."""
-        self.peer = factory.peer(self, send=True, receive=self.publishes)
+        self.peer = factory.peer(self, send=True, receive=self.publishes, measure=self.asked == "auto")
         sdp = await self.peer.accept(offer)
         if self.asked == "auto" and self.listens:
             if self.peer.measures_line:

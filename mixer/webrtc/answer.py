@@ -120,6 +120,8 @@ class Track:
     @property
     def feedback(self) -> tuple[str, ...]:
         offered = frozenset[str]().union(*(n.codec.feedback for n in self.codecs))
+        if TRANSPORT_CC not in self.extensions:  # nothing to report on
+            offered -= {"transport-cc"}
         return tuple(value for value in _FEEDBACK[self.kind] if value in offered)
 
     @property
@@ -150,8 +152,12 @@ class LocalSide:
     rtx_ssrc: int
 
 
-def negotiate(offer: Offer, *, send: bool, receive: bool) -> Plan:
-    """Choose per section. Raises ``UnsupportedOffer`` when nothing can be answered, with the reason."""
+def negotiate(offer: Offer, *, send: bool, receive: bool, measure: bool = True) -> Plan:
+    """Choose per section. Raises ``UnsupportedOffer`` when nothing can be answered, with the reason.
+
+    ``measure``: what we send is to be reported on by transport-cc. For who takes one rendition whatever its line
+    is, ten reports a second are a fifth of what it costs us; REMB and receiver reports remain.
+    """
     live = [section for section in offer.sections if not section.rejected and _is_media(section)]
     if not offer.bundle and len(live) > 1:
         raise UnsupportedOffer("the offer must BUNDLE its m-lines (RFC 9725 section 4.4.1): use max-bundle")
@@ -160,7 +166,7 @@ def negotiate(offer: Offer, *, send: bool, receive: bool) -> Plan:
         bundled = not offer.bundle or section.mid in offer.bundle
         if section.rejected or not bundled or not section.rtcp_mux or not _is_media(section):
             continue
-        track = _track(index, section, tracks, send=send, receive=receive)
+        track = _track(index, section, tracks, send=send, receive=receive, measure=measure)
         if track is not None:
             tracks.append(track)
     if not tracks:
@@ -186,7 +192,7 @@ def _why_nothing(live: Sequence[Section], *, send: bool, receive: bool) -> str:
 
 
 def _track(
-    index: int, section: Section, taken: Sequence[Track], *, send: bool, receive: bool
+    index: int, section: Section, taken: Sequence[Track], *, send: bool, receive: bool, measure: bool
 ) -> Track | None:
     kind: Kind = "audio" if section.kind == "audio" else "video"
     of_kind = [track for track in taken if track.kind == kind]
@@ -212,6 +218,14 @@ def _track(
     # without both names no packet could be told to be of which layer
     layers = section.layers if receives and {MID, RID} <= usable.keys() else ()
     known = _EXTENSIONS[kind] + (_LAYER_EXTENSIONS if layers else ())
+    useless = {
+        uri
+        for uri, is_used in (
+            (MIXER_LEVELS, sends is not None),
+            (TRANSPORT_CC, measure or receives is not None),
+        )
+        if not is_used
+    }
     return Track(
         index=index,
         section=section,
@@ -220,11 +234,7 @@ def _track(
         receives=receives,
         sends=sends,
         rtx=_rtx(section.codecs, (receives, sends)),
-        extensions={
-            uri: number
-            for uri, number in usable.items()
-            if uri in known and (uri != MIXER_LEVELS or sends is not None)
-        },
+        extensions={uri: number for uri, number in usable.items() if uri in known and uri not in useless},
         layers=layers,
         red=_red(section.codecs, receives),
     )

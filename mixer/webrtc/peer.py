@@ -130,9 +130,11 @@ class PeerFactory:
         await asyncio.gather(*(peer.close("the room was closed") for peer in tuple(self._peers)))
         self.port.close()
 
-    def peer(self, sink: PeerSink, *, send: bool, receive: bool) -> Peer:
-        """A peer that may send the mix, receive a publisher, or both, as far as its offer wants."""
-        return Peer(self, sink, send=send, receive=receive)
+    def peer(self, sink: PeerSink, *, send: bool, receive: bool, measure: bool = True) -> Peer:
+        """A peer that may send the mix, receive a publisher, or both, as far as its offer wants. ``measure``: its
+        line is to be measured for what we send.
+        """
+        return Peer(self, sink, send=send, receive=receive, measure=measure)
 
     def stats(self) -> dict[str, Any]:
         """Counters of the shared port: datagrams received, and dropped by reason."""
@@ -186,11 +188,14 @@ _numbers = itertools.count()  # of peers; spreads their polls over the rounds
 class Peer:
     """See the module. Made by ``PeerFactory.peer``; also a ``mixer.fanout.Viewer``."""
 
-    def __init__(self, factory: PeerFactory, sink: PeerSink, *, send: bool, receive: bool) -> None:
+    def __init__(
+        self, factory: PeerFactory, sink: PeerSink, *, send: bool, receive: bool, measure: bool
+    ) -> None:
         self._factory = factory
         self._sink = sink
         self._may_send = send
         self._may_receive = receive
+        self._measure = measure
         self.number = next(_numbers)
         self._cname = secrets.token_hex(8)
         self._offer: Offer | None = None
@@ -238,7 +243,7 @@ class Peer:
         if self._offer is not None or self._closed:
             raise Conflict("this connection has answered its offer already")
         parsed = parse_offer(offer)
-        plan = negotiate(parsed, send=self._may_send, receive=self._may_receive)
+        plan = negotiate(parsed, send=self._may_send, receive=self._may_receive, measure=self._measure)
         certificate = self._factory.certificate
         ufrag, password = secrets.token_hex(4), secrets.token_hex(16)
         transport = SecureTransport(

@@ -309,3 +309,18 @@ def test_firefox_is_asked_for_a_picture_that_it_can_be_asked_less_of() -> None:
     assert not [row for row in answer_to(read("firefox-whep")) if limit in row], "what we send is our affair"
     two = video_offer(*("video 96|a=sendonly|a=rtpmap:96 VP8/90000",) * 2)
     assert len([row for row in answer_to(two) if limit in row]) == 1, "a screen is as large as it is"
+
+
+def test_a_line_that_is_not_measured_is_not_reported_on() -> None:
+    offer = parse_offer(read("chromium-whep"))
+    plan = negotiate(offer, send=True, receive=False, measure=False)
+    answer = write_answer(offer, plan, LOCAL)
+    assert "transport-cc" not in answer
+    assert "transport-wide" not in answer
+    assert "goog-remb" in answer
+    assert "abs-send-time" in answer
+    both = parse_offer(read("chromium-sendrecv"))  # what a publisher sends is reported on all the same
+    assert all(
+        track.transport_cc is not None
+        for track in negotiate(both, send=True, receive=True, measure=False).tracks
+    )
