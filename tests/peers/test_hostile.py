@@ -40,6 +40,10 @@ def media() -> tuple[CameraLoops, AudioLoop]:
     return encode_video(Identity(0)), encode_audio(Identity(0))
 
 
+class TooLong(AssertionError):
+    """A hole that a person notices."""
+
+
 async def steadily(seconds: float, a_second: int, send: Callable[[int], None]) -> None:
     """Call ``send`` with a running number."""
     loop = asyncio.get_running_loop()
@@ -54,7 +58,21 @@ async def steadily(seconds: float, a_second: int, send: Callable[[int], None]) -
 async def endured(
     server: Server, room: str, media: tuple[CameraLoops, AudioLoop], attack: Attack, seconds: float = ATTACK_S
 ) -> None:
-    """Run the attack beside an honest conference, and judge what the viewer got meanwhile."""
+    """Run the attack beside an honest conference, and judge what the viewer got meanwhile.
+
+    Twice at most: a busy machine stops any process for half a second now and then, a hole that the attack makes is
+    there each time.
+    """
+    try:
+        await once(server, f"{room}-1", media, attack, seconds)
+    except TooLong as error:
+        print(f"once more: {error}")
+        await once(server, f"{room}-2", media, attack, seconds)
+
+
+async def once(
+    server: Server, room: str, media: tuple[CameraLoops, AudioLoop], attack: Attack, seconds: float
+) -> None:
     async with conference(server, room, *media) as calm:
         before = await calm.holes(1.5)
         processes = {pid: usage(pid).pss_mb for pid in tree(server.process.pid)[1:]}
@@ -69,9 +87,11 @@ async def endured(
             f" {during.video_s * 1000:.0f} ms (before {before.video_s * 1000:.0f}), own {during.own_s * 1000:.0f} ms,"
             f" memory {grown:+.1f} MB"
         )
-        assert during.audio_s <= max(HOLE_S, 2 * before.audio_s)
-        assert during.video_s <= max(HOLE_S, 2 * before.video_s)
         assert grown < GROWTH_MB
+        if max(during.audio_s, during.video_s) > HOLE_S:
+            raise TooLong(
+                f"{room}: audio {during.audio_s:.3f} s, video {during.video_s:.3f} s without anything"
+            )
 
 
 @contextlib.asynccontextmanager
