@@ -1,14 +1,16 @@
 # make run      start Mosaique here, with everything it needs
 # make test     the same set-up, then the test suite
 # make bench    figures beside those of peers, measured in the same run
+# make fuzz     parsers of strangers' bytes under atheris, a minute each (FUZZ_SECONDS=60)
 # make lint     style, types, architecture
 # make install  only install; afterwards .venv/bin/mosaique is the command
 
 PYTHON ?= python3
 VENV := .venv
+FUZZ_SECONDS ?= 60
 BIN := $(VENV)/bin
 
-.PHONY: run install dev test bench lint format clean
+.PHONY: run install dev test bench fuzz lint format clean
 
 run: install
 	@$(BIN)/mosaique serve
@@ -39,6 +41,10 @@ test: dev
 bench: dev
 	$(BIN)/python -m tests.peers.install
 	$(BIN)/python -m tests.bench
+
+fuzz: dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]' --no-build-isolation
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: dev
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from mixer.errors import MosaiqueError
 from mixer.media import AUDIO_CLOCK_HZ, FRAME_SAMPLES
 from mixer.video.frame import frame_of
 from mixer.video.layout import LayoutBody
+from mixer.video.loopfilter import KEYFRAME_S, SMALL
 from mixer.video.picture import Picture
 
 _AHEAD: Final = 4  # ticks decoded in advance: nine 720p pictures each are 12 MB
@@ -51,33 +52,37 @@ def _start_s(container: av.container.InputContainer) -> float:
 
 
 class VideoInput:
-    """The pictures of one file, in order, by the second."""
+    """The pictures of one file, in order, by the second. ``tile_width``: how wide they are shown at most, pixels, when
+    that is known before the first ``advance`` and does not change; small ones cost less (``mixer.video.loopfilter``).
+    """
 
     def __init__(self, path: Path) -> None:
         self._container = open_input(path)
         self._start = _start_s(self._container)
         streams = self._container.streams.video
         self._frames: Iterator[av.VideoFrame] = iter(())
+        self.tile_width: int | None = None
         if streams:
-            # One thread of bytecode and one of codecs: frame threads of nine decoders only cost.
-            streams[0].codec_context.thread_count = 1
-            self._frames = self._container.decode(streams[0])
+            self._frames = self._decode(streams[0])
         self.duration_s = float((self._container.duration or 0) / av.time_base)
         """What the container announces, 0.0 if nothing."""
         self.has_sound = bool(self._container.streams.audio)
         self.broken: str | None = None
         self._next: av.VideoFrame | None = None
-        self._fetch()
-        self.has_pictures = self._next is not None
+        self.has_pictures = _has_pictures(path)
+        self._begun = False
 
     @property
     def ended(self) -> bool:
         """No picture is left after the one that ``advance`` gave last."""
-        return self._next is None
+        return self._next is None if self._begun else not self.has_pictures
 
     def advance(self, until_s: float) -> av.VideoFrame | None:
         """The newest picture up to ``until_s``; None when there is none newer than the last one given."""
         newest = None
+        if not self._begun:
+            self._begun = True
+            self._fetch()
         while self._next is not None and self._time(self._next) <= until_s:
             newest = self._next
             self._fetch()
@@ -92,11 +97,45 @@ class VideoInput:
             0.0 if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
         ) - self._start
 
+    def _decode(self, stream: av.video.stream.VideoStream) -> Iterator[av.VideoFrame]:
+        # One thread of bytecode and one of codecs: frame threads of nine decoders only cost.
+        stream.codec_context.thread_count = 1
+        if stream.codec_context.name != "vp8":
+            yield from self._container.decode(stream)
+            return
+        decoder, keyframe_s, sparse = stream.codec_context, 0.0, False
+        for packet in self._container.demux(stream):
+            if packet.is_keyframe:
+                at_s = float(packet.pts * packet.time_base) if packet.pts is not None else keyframe_s
+                # Nobody can be asked for a keyframe here: a file that has too few of them keeps its filter.
+                sparse, keyframe_s = sparse or at_s - keyframe_s > KEYFRAME_S, at_s
+                small = self.tile_width is not None and self.tile_width <= SMALL * stream.width
+                decoder = _vp8(skip_loop_filter=small and not sparse)
+            yield from decoder.decode(packet)
+
     def _fetch(self) -> None:
         try:
             self._next = next(self._frames, None)
         except av.FFmpegError as error:
             self._next, self.broken = None, str(error)
+
+
+def _has_pictures(path: Path) -> bool:
+    """Whether a first picture can be decoded."""
+    with open_input(path) as container:
+        streams = container.streams.video
+        try:
+            return bool(streams) and next(container.decode(streams[0]), None) is not None
+        except av.FFmpegError:
+            return False
+
+
+def _vp8(*, skip_loop_filter: bool) -> av.VideoCodecContext:
+    decoder: av.VideoCodecContext = av.CodecContext.create("vp8", "r")
+    decoder.thread_count = 1
+    if skip_loop_filter:
+        decoder.options = {"skip_loop_filter": "nokey"}
+    return decoder
 
 
 class AudioInput:

@@ -187,11 +187,14 @@ class AuthSettings(_Section):
 
 
 class MediaSettings(_Section):
-    """Where media sockets live. ``public_ip``: the address put in candidates behind 1:1 NAT."""
+    """Where media sockets live. ``public_ip``: the address put in candidates behind 1:1 NAT. ``cpu_cores``: how
+    many cores the rooms may use together; none: all that the machine has.
+    """
 
     public_ip: str | None = None
     host: str = "0.0.0.0"  # noqa: S104 - media must reach callers; every datagram is filtered (webrtc/)
     udp_ports: Ports = range(40000, 41000)
+    cpu_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
 
     _host = field_validator("host")(_check_hosts)
 

@@ -22,6 +22,8 @@ from mixer.webrtc.peer import Peer, PeerFactory
 FIRST: Final = "medium"
 FALLBACK: Final = "high"
 
+FULL_QUEUE_S: Final = 0.1  # a fall with more than that on the way: the new pictures would wait behind the old
+
 
 class ConnectionRoom(Protocol):
     """What a connection needs of its room. Called on the loop thread."""
@@ -64,6 +66,7 @@ class Connection:
         self._fec = FecPolicy()
         self._ladder: Ladder | None = None
         self._line = LineState(None, 0.0, None, 0.0)
+        self._held = False
 
     async def answer(self, factory: PeerFactory, offer: str) -> str:
         """Make the peer connection and return the SDP answer. Raises ``BadOffer``, ``UnsupportedOffer``."""
@@ -104,7 +107,11 @@ class Connection:
         if self._ladder is not None:
             rendition = self._ladder.update(line, now)
             self.peer.seek_line(self._ladder.wanted_bps)
-        if rendition is not self.rendition or fec != self.fec:
+        held = self._held
+        if rendition.wire_bps < self.rendition.wire_bps and line.queue_s > FULL_QUEUE_S:
+            self.peer.hold_pictures()
+        self._held = self.peer.holds_pictures
+        if rendition is not self.rendition or fec != self.fec or (held and not self._held):
             self.rendition, self.fec = rendition, fec
             self.room.adapted(self)
 

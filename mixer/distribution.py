@@ -1,7 +1,8 @@
 """The mix on its way out of a room: a fan-out for each rendition and codec that somebody takes, and the recorder.
 
 A rendition is encoded from its first taker to its last. A viewer is moved to another one at a keyframe of that:
-the old one goes on until it comes. Runs on the room's loop thread; the canvas hands its pictures over to it.
+the old one goes on until it comes, unless the line's queue is full of it. Runs on the room's loop thread; the
+canvas hands its pictures over to it.
 """
 
 from __future__ import annotations
@@ -143,6 +144,11 @@ class Distribution:
         self._move_sound(viewing)
 
     def _move_pictures(self, viewing: _Viewing) -> None:
+        if viewing.connection.peer.holds_pictures:
+            self._leave(viewing.playing)
+            self._leave(viewing.coming)
+            viewing.playing = viewing.coming = None
+            return
         key = self._key(viewing.connection)
         if viewing.coming is not None and viewing.coming.key != key:
             self._leave(viewing.coming)

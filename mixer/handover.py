@@ -23,17 +23,22 @@ class SoundHandover:
         self._playing: int | None = None
         self._coming: int | None = None
         self._border: int | None = None  # pts, 48 kHz: where the coming one takes over
-        self._samples = 0  # of a packet of the playing one
+        self._coming_samples = 0
+        self._silenced = False  # the playing one has come to the border
+        self._from: int | None = None  # pts of the first packet of a playing one that has sent none
+        self._samples = 0  # of a packet of the playing one; 0 before it has given one
 
     def begin(self) -> int:
-        """The number of a new output, to give along with each of its packets. One that is still coming is over."""
+        """The number of a new output, to give along with each of its packets. One that gave nothing yet is over."""
         self._outputs += 1
-        replaced = self._coming
-        self._border = None
-        if self._playing is None:
-            self._playing = self._outputs
+        if self._silenced and self._coming is not None:  # the border is passed: it has the word already
+            replaced, self._playing, self._coming = self._playing, self._coming, self._outputs
+            self._from, self._samples = self._border, self._coming_samples
+        elif self._samples:
+            replaced, self._coming = self._coming, self._outputs
         else:
-            self._coming = self._outputs
+            replaced, self._playing = self._playing, self._outputs
+        self._border, self._silenced = None, False
         if replaced is not None:
             self._over(replaced)
         return self._outputs
@@ -41,19 +46,26 @@ class SoundHandover:
     def take(self, output: int, frame: EncodedAudio) -> None:
         """A packet of output ``output``, in order."""
         if output == self._coming:
-            if self._border is None:
-                step = lcm(frame.samples, self._samples or frame.samples)
+            self._coming_samples = frame.samples
+            if self._border is None and self._samples:
+                step = lcm(frame.samples, self._samples)
                 self._border = -(-(frame.pts + frame.samples) // step) * step
-            if frame.pts < self._border:
-                return
-            replaced, self._playing, self._coming = self._playing, self._coming, None
-            self._samples, self._border = frame.samples, None
-            self._send(frame)
-            if replaced is not None:
-                self._over(replaced)
-        elif output == self._playing and (self._border is None or frame.pts < self._border):
-            self._samples = frame.samples
-            self._send(frame)
+            if self._border is not None and frame.pts >= self._border:
+                replaced, self._playing, self._coming = self._playing, self._coming, None
+                self._border, self._silenced = None, False
+                self._play(frame)
+                if replaced is not None:
+                    self._over(replaced)
+        elif output == self._playing:
+            if self._border is not None and frame.pts >= self._border:
+                self._silenced = True
+            elif self._from is None or frame.pts >= self._from:
+                self._play(frame)
+
+    def _play(self, frame: EncodedAudio) -> None:
+        self._from = None
+        self._samples = frame.samples
+        self._send(frame)
 
     @property
     def outputs(self) -> list[int]:

@@ -6,13 +6,19 @@ Runs on the room's loop thread; a small pool decodes beside it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import structlog
+
 from mixer import priority
 from mixer.audio.bridge import AudioBridge
+from mixer.audio.enhance import VoiceEnhancer, make_enhancer
+from mixer.avsync import LipSync
 from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
@@ -20,6 +26,8 @@ from mixer.rtp.packet import RtpPacket
 from mixer.video.canvas import Canvas
 from mixer.video.demand import Asking, Demand
 from mixer.video.lane import DecodeLane
+
+log = structlog.get_logger(__name__)
 
 SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a screen cannot collide with one
 SCREEN_GONE_S: Final = 5.0
@@ -30,7 +38,10 @@ SCREEN_GONE_S: Final = 5.0
 class Intake:
     """The publishers of one room, by participant. A source is a participant's camera (its id) or its screen."""
 
-    def __init__(self, bridge: AudioBridge, canvas: Canvas) -> None:
+    def __init__(
+        self, bridge: AudioBridge, canvas: Canvas, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._bridge = bridge
         self._canvas = canvas
         self._loop = asyncio.get_running_loop()
@@ -38,10 +49,13 @@ class Intake:
         self._lanes: dict[str, DecodeLane] = {}
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
+        self._lips: dict[str, LipSync] = {}
+        self._polish: dict[str, tuple[bool, bool]] = {}  # AGC, noise suppression
         # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
         # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
+        self.decoders = max(1, (os.cpu_count() or 1) - 1)
         self._pool = ThreadPoolExecutor(
-            max(1, (os.cpu_count() or 1) - 1),
+            self.decoders,
             "decode",
             initializer=priority.lower,
             initargs=(priority.DECODE_NICE,),
@@ -63,6 +77,7 @@ class Intake:
             self._bridge.add_input(
                 entry.id, connection.peer.receives_audio, muted=entry.muted, volume=entry.volume
             )
+            self._enhance(entry)
         if connection.peer.receives_video is not None:
             self._add_lane(entry.id, connection, screen=False)
 
@@ -73,23 +88,48 @@ class Intake:
             return
         del self._publishers[participant]
         self._bridge.remove_input(participant)
+        self._polish.pop(participant, None)
         for source in (participant, participant + SCREEN_SUFFIX):
             lane = self._lanes.pop(source, None)
-            self._asking.forget(source)
             if lane is not None:
                 self._close_lane(source, lane)
 
     def change(self, entry: RosterEntry) -> None:
-        """Mute and volume of a participant as they are from now on."""
+        """Mute, volume, AGC and noise suppression of a participant as they are from now on."""
         connection = self._publishers.get(entry.id)
         if connection is not None and connection.peer.receives_audio is not None:
             self._bridge.set_input(entry.id, muted=entry.muted, volume=entry.volume)
+            self._enhance(entry)
+
+    def _enhance(self, entry: RosterEntry) -> None:
+        """Begin or end the polishing of a voice; the library is loaded beside the loop."""
+        wanted = (entry.agc, entry.noise_suppression)
+        if wanted == self._polish.get(entry.id, (False, False)):
+            return
+        self._polish[entry.id] = wanted
+        if not any(wanted):
+            self._bridge.enhance(entry.id, None)
+            return
+        make = functools.partial(make_enhancer, agc=entry.agc, noise_suppression=entry.noise_suppression)
+        made = self._loop.run_in_executor(None, make)
+        made.add_done_callback(functools.partial(self._enhancer_made, entry.id, wanted))
+
+    def _enhancer_made(
+        self, participant: str, wanted: tuple[bool, bool], made: asyncio.Future[VoiceEnhancer]
+    ) -> None:
+        if made.cancelled() or self._polish.get(participant) != wanted:
+            return
+        if (error := made.exception()) is not None:
+            log.warning("audio.enhancer_unavailable", reason=str(error))
+        else:
+            self._bridge.enhance(participant, made.result())
 
     # --- media
 
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
         if self._is_current(connection):
+            level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
                 connection.participant.id,
                 sequence=packet.sequence,
@@ -98,6 +138,7 @@ class Intake:
                 codec=codec,
                 now=now,
                 ssrc=packet.ssrc,
+                level=level[0] & 0x7F if level else None,  # RFC 6464 section 3; the first bit is a guess
             )
 
     def saw(self, connection: Connection, frame: EncodedVideo, *, screen: bool) -> bool:
@@ -107,12 +148,29 @@ class Intake:
         source = connection.participant.id + (SCREEN_SUFFIX if screen else "")
         if screen:
             self._screens[source] = self._loop.time()
+        due = self._due(source, connection, frame, screen)
         lane = self._lanes.get(source)
         if lane is not None:
-            lane.push(frame)
+            lane.push(frame, due=due)
             return False
-        self._add_lane(source, connection, screen=screen).push(frame)
+        self._add_lane(source, connection, screen=screen).push(frame, due=due)
         return True
+
+    def _due(self, source: str, connection: Connection, frame: EncodedVideo, screen: bool) -> float:
+        """When to show a picture, so that it and its sound are mixed together; the camera's moves the sound."""
+        now = self._clock()
+        participant = connection.participant.id
+        heard = self._bridge.playhead(participant, now)
+        lips = self._lips.setdefault(source, LipSync())
+        hold_s = lips.hold(
+            taken_s=connection.peer.sender_time("video", frame.pts, screen=screen),
+            said_s=connection.peer.sender_time("audio", heard[0]) if heard is not None else None,
+            waits_s=heard[1] / 1000 if heard is not None else None,
+            now=now,
+        )
+        if not screen:
+            self._bridge.delay(participant, lips.floor_s * 1000)
+        return now + hold_s
 
     # --- pictures
 
@@ -121,7 +179,6 @@ class Intake:
         ended = [source for source, at in self._screens.items() if self._loop.time() - at > SCREEN_GONE_S]
         for source in ended:
             self._close_lane(source, self._lanes.pop(source))
-            self._asking.forget(source)
         return bool(ended)
 
     def has_picture(self, source: str) -> bool:
@@ -144,6 +201,11 @@ class Intake:
 
     # --- numbers
 
+    @property
+    def decoding_s(self) -> float:
+        """What the decoding of those who are here has taken so far, of all threads together."""
+        return sum(lane.busy_s for lane in self._lanes.values())
+
     def stats(self, voices: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``participants``; ``voices``, ``pictures``: the inputs of bridge and canvas."""
         found: dict[str, Any] = {}
@@ -156,6 +218,8 @@ class Intake:
                 "decode_ms": round(lane.decode_ms, 2) if lane else 0.0,
                 "decoded": lane.decoded if lane else 0,
                 "decode_failed": lane.failed if lane else 0,
+                "width": lane.size[0] if lane else 0,
+                "height": lane.size[1] if lane else 0,
                 "refused": lane.refused if lane else None,
             }
         return found
@@ -183,6 +247,8 @@ class Intake:
     def _close_lane(self, source: str, lane: DecodeLane) -> None:
         lane.close()
         self._screens.pop(source, None)
+        self._lips.pop(source, None)
+        self._asking.forget(source)
         self._canvas.remove_source(source)
 
 

@@ -1,22 +1,24 @@
 """Which rendition a viewer with ``auto`` gets: the best that its line carries. Pure.
 
-    | when                                                    | waits                  | goes to                |
-    | ------------------------------------------------------- | ---------------------- | ---------------------- |
-    | estimate < 0.8 × what the present rendition takes       | no                     | the best that fits     |
-    | estimate ≥ 1.15 × what a better one takes, at the start | 0.3 s                  | the best so much below |
-    | the same, after a step up                               | 2 s                    | the best so much below |
-    | the same, after a step down                             | 4 s, doubled each time | the best so much below |
-    |                                                         | that the last step up  |                        |
-    |                                                         | failed within 15 s     |                        |
-    | nothing known                                           |                        | stays                  |
+    | when                                                    | waits | goes to                |
+    | ------------------------------------------------------- | ----- | ---------------------- |
+    | estimate < 0.8 × what the present rendition takes       | no    | the best that fits     |
+    | estimate ≥ 1.15 × what a better one takes, at the start | 0.3 s | the best so much below |
+    | the same, after a step up                               | 2 s   | the best so much below |
+    | the same, after a fall                                  | 4 s   | the best so much below |
+    | the same, after a second fall within a minute           | until the minute is over       |
+    | nothing known                                           |       | stays                  |
 
 Down is one step to where the line is, whatever lies between: each further second at the wrong rate is a second of
-queue. Up is slow, because a step up that fails is a freeze. The gap between 0.8 and 1.15 is the hysteresis: the
-estimate after congestion is 0.85 of what came through, and a rendition takes less than its limit most of the time.
+queue. Up is slow, because a step up that fails is a freeze. Steps down soon after another are one fall, so nobody
+is moved more than four times a minute unless the line itself gets worse again and again. The gap between 0.8 and
+1.15 is the hysteresis: the estimate after congestion is 0.85 of what came through, and a rendition takes less than
+its limit most of the time.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,8 +31,8 @@ UP: Final = 1.15
 START_S: Final = 0.3
 AFTER_UP_S: Final = 2.0
 AFTER_DOWN_S: Final = 4.0
-MAX_AFTER_DOWN_S: Final = 32.0  # with it, a line that is never what it seems moves a viewer 4 times a minute
-FAILED_S: Final = 15.0
+FALL_S: Final = 5.0  # a fall takes so long at most: it may find the line's rate in two steps
+CALM_S: Final = 60.0
 _AUDIO_PACKET: Final = 58  # bytes beside the coded sound: IP, UDP, RTP with one extension, SRTP's tag
 
 FEC_ON: Final = 0.02  # of packets lost: from there on concealment without FEC is heard (facts, "Concealment")
@@ -63,8 +65,7 @@ class Ladder:
         self._steps = tuple(steps)
         self._at = next(index for index, step in enumerate(steps) if step.rendition is start)
         self._ready_at = now + START_S
-        self._went_up_at: float | None = None
-        self._after_down_s = AFTER_DOWN_S
+        self._falls: deque[float] = deque(maxlen=2)  # when the last two began
         self.moves = 0
 
     @property
@@ -92,16 +93,15 @@ class Ladder:
         lowest = len(self._steps) - 1
         below = range(self._at + 1, lowest)
         self._move(next((step for step in below if self._steps[step].bps <= estimate), lowest))
-        if self._went_up_at is not None:
-            failed = now - self._went_up_at < FAILED_S
-            self._after_down_s = min(MAX_AFTER_DOWN_S, 2 * self._after_down_s) if failed else AFTER_DOWN_S
-        self._ready_at = now + self._after_down_s
+        if not self._falls or now - self._falls[-1] > FALL_S:
+            self._falls.append(now)
+        again = len(self._falls) == 2 and now - self._falls[0] < CALM_S
+        self._ready_at = self._falls[0] + CALM_S if again else now + AFTER_DOWN_S
 
     def _up(self, estimate: int, now: float) -> None:
         better = next((step for step in range(self._at) if UP * self._steps[step].bps <= estimate), None)
         if better is not None:
             self._move(better)
-            self._went_up_at = now
             self._ready_at = now + AFTER_UP_S
 
     def _move(self, step: int) -> None:

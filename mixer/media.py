@@ -40,7 +40,9 @@ class EncodedVideo:
 class EncodedAudio:
     """One coded sound frame of ``samples`` samples **at 48 kHz** (960 for 20 ms, 2880 for 60 ms).
 
-    ``pts``: room clock, 48 kHz samples. ``level_dbov``: RFC 6465 level of the frame, 0 (loudest) to 127.
+    ``pts``: room clock, 48 kHz samples. ``level_dbov``: level of the frame, 0 (loudest) to 127.
+    ``contributors``: CSRC and RFC 6465 level of those in it, the loudest first, at most 15; empty when this
+    packet need not name them.
     """
 
     codec: AudioCodec
@@ -48,3 +50,4 @@ class EncodedAudio:
     pts: int
     samples: int
     level_dbov: int = 127
+    contributors: tuple[tuple[int, int], ...] = ()

@@ -24,17 +24,20 @@ class Message(BaseModel):
 
 
 class WorkerSettings(Message):
-    """Where a worker's sockets live (``udp_ports`` is inclusive at both ends), and how it logs."""
+    """Where a worker's sockets live (``udp_ports`` is inclusive at both ends), what it may use, how it logs."""
 
     host: str
     public_ip: str | None
     udp_ports: tuple[int, int]
+    cpu_cores: float | None = None
     log_level: str = "info"
     log_style: str = "auto"
 
 
 class RosterEntry(Message):
-    """One participant as control knows it. ``volume`` is linear, 1.0 = untouched."""
+    """One participant as control knows it. ``volume`` is linear, 1.0 = untouched; ``agc``, ``noise_suppression``:
+    what others hear of the voice is brought to an even level, is cleaned of noise.
+    """
 
     id: str
     name: str
@@ -43,6 +46,8 @@ class RosterEntry(Message):
     muted: bool = False
     video_muted: bool = False
     volume: float = 1.0
+    agc: bool = False
+    noise_suppression: bool = False
 
 
 class RecordingOrder(Message):
@@ -242,6 +247,20 @@ class SpeakingChanged(Message):
     speaker: str | None
 
 
+class LoadChanged(Message):
+    """How busy the room's process is: ``pressure`` of 1.0 by ``cause``, the ``step`` of what is given up for it,
+    whether it is ``full``, CPU ``cores`` in use. Told when any of it changes noticeably.
+    """
+
+    event: Literal["load-changed"] = "load-changed"
+    pressure: float
+    cause: str
+    step: int
+    name: str
+    full: bool
+    cores: float
+
+
 class RecordingAlert(Message):
     """Something is wrong with the recording (disk full or slow, I/O error); the room goes on."""
 
@@ -268,7 +287,7 @@ class WorkerDied(Message):
 
 
 Event = Annotated[
-    SessionClosed | SpeakingChanged | RecordingAlert | RecordingLost | WorkerDied,
+    SessionClosed | SpeakingChanged | LoadChanged | RecordingAlert | RecordingLost | WorkerDied,
     Field(discriminator="event"),
 ]
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixer.audio.codec import AacEncoder
-from mixer.media import AUDIO_CLOCK_HZ, EncodedVideo
+from mixer.media import EncodedVideo
 from mixer.protocol import RecordingOrder
 from mixer.video.rendition import Rendition
 from recording.recorder import Recorder
-
-SOUND_LAG: Final = 40 * AUDIO_CLOCK_HZ // 1000
-# Voices wait in the playout for 40 ms at least, pictures do not: what is mixed now was said that much before what
-# is shown now was seen. Measured live: the picture led by 33 to 47 ms.
 
 
 class RecorderTap:
@@ -55,7 +51,7 @@ class RecorderTap:
     def audio(self, pcm: NDArray[np.float32], pts: int) -> None:
         """20 ms of the whole mix: float32 (960,), 48 kHz, without gaps (``AudioBridge.set_recorder``)."""
         if self._aac is None:
-            self._aac = AacEncoder(start_pts=pts - SOUND_LAG)
+            self._aac = AacEncoder(start_pts=pts)
         for data, packet_pts in self._aac.encode(pcm):
             self._recorder.write_audio(data, packet_pts)
 

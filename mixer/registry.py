@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from mixer.errors import (
 )
 from mixer.events import EventHub
 from mixer.host.port import RoomHost
+from mixer.overload import FULL_AT
 from mixer.room import Participant, ParticipantPatch, Role, Room, RoomCreate, RoomPatch
 from mixer.video.layout import LayoutBody, check
 
@@ -126,6 +128,8 @@ class Registry:
         self._idle_since: dict[str, float] = {}
         self._empty_since: dict[str, float] = {}
         self._crashes: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_CRASHES))
+        self._loads: dict[str, protocol.LoadChanged] = {}  # of the rooms that have a worker
+        self._cpu_cores = settings.cpu_cores or float(os.cpu_count() or 1)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -210,7 +214,7 @@ class Registry:
             await self._host.close(name, grace_s=CLOSE_GRACE_S)
         for session in [s for s in self._sessions.values() if s.room == name]:
             self._sessions.pop(session.id, None)
-        for table in (self._locks, self._idle_since, self._empty_since, self._crashes):
+        for table in (self._locks, self._idle_since, self._empty_since, self._crashes, self._loads):
             table.pop(name, None)
         self._locks.pop(f"{name} recording", None)
         self.hub.publish("room.ended", name)
@@ -245,8 +249,10 @@ class Registry:
             minus = entry.id
         session_id = secrets.token_urlsafe(18)
         known = room.participants.get(entry.id)
-        if known is None and publish:
-            self._refuse_when_full(room)
+        if known is None:
+            self._refuse_when_busy(room)
+            if publish:
+                self._refuse_when_full(room)
         answer = await self._ask(
             room,
             protocol.Offer(
@@ -337,6 +343,19 @@ class Registry:
         limit = min(room.max_participants, self._max_participants)
         if sum(p.publishes for p in room.participants.values()) >= limit:
             raise NoCapacity(f"room {room.name} is full: it takes {limit} participants")
+
+    def _refuse_when_busy(self, room: Room) -> None:
+        """Nobody new while those inside could feel it; who is inside may come back at any time."""
+        load = self._loads.get(room.name)
+        if load is not None and load.full:
+            raise NoCapacity(
+                f"room {room.name} is at the limit of what this machine carries ({load.cause}); try again soon"
+            )
+        used = sum(load.cores for load in self._loads.values())
+        if used >= FULL_AT * self._cpu_cores:
+            raise NoCapacity(
+                f"the rooms of this server use {used:.1f} of its {self._cpu_cores:g} cores; try again soon"
+            )
 
     def _admit(self, room: Room, entry: protocol.RosterEntry, role: Role) -> None:
         participant, is_new = room.admit(entry, role, self._now())
@@ -596,6 +615,8 @@ class Registry:
                 self.hub.publish(
                     "speaker.changed", room.name, speaking=list(event.speaking), speaker=event.speaker
                 )
+            case protocol.LoadChanged():
+                self._load_changed(room, event)
             case protocol.RecordingAlert():
                 log.error(
                     "recording.alert",
@@ -612,12 +633,24 @@ class Registry:
             case protocol.WorkerDied():
                 self._worker_died(room, event)
 
+    def _load_changed(self, room: Room, load: protocol.LoadChanged) -> None:
+        """Each step that is taken is announced; the figures in between are for admission only."""
+        before = self._loads.get(room.name)
+        self._loads[room.name] = load
+        step = 0 if before is None else before.step
+        if load.step != step:
+            kind = "room.degraded" if load.step > step else "room.restored"
+            told = load.model_dump(include={"step", "name", "cause", "pressure"})
+            log.warning(kind, room=room.name, **told)
+            self.hub.publish(kind, room.name, **told)
+
     def _worker_died(self, room: Room, event: protocol.WorkerDied) -> None:
         if event.epoch != room.epoch:
             return
         now = asyncio.get_running_loop().time()
         log.error("worker.died", room=room.name, epoch=event.epoch, detail=event.detail)
         self._live.discard(room.name)
+        self._loads.pop(room.name, None)
         self.restarts += 1
         for session in [s for s in self._sessions.values() if s.room == room.name]:
             self._sessions.pop(session.id, None)
@@ -677,6 +710,7 @@ class Registry:
         async with self._locks[room.name]:
             if room.name in self._idle_since and room.name in self._live:
                 self._live.discard(room.name)
+                self._loads.pop(room.name, None)
                 await self._host.close(room.name, grace_s=CLOSE_GRACE_S)
 
 
@@ -691,4 +725,5 @@ def empty_stats() -> dict[str, Any]:
             "video": {"run": 0, "late": 0, "dropped": 0, "scale_ms": 0.0, "compose_ms": 0.0},
         },
         "queues": {},
+        "load": {"pressure": 0.0, "cause": "canvas", "step": 0, "name": "full", "full": False, "cores": 0.0},
     }

@@ -61,13 +61,18 @@ class RoomPatch(_Body):
 
 
 class ParticipantPatch(_Body):
-    """Body of ``PATCH …/participants/{id}``. ``volume`` is linear: 0 is silence, 1 untouched, 4 is +12 dB."""
+    """Body of ``PATCH …/participants/{id}``. ``volume`` is linear: 0 is silence, 1 untouched, 4 is +12 dB.
+
+    ``agc`` brings a voice to an even level, ``noise_suppression`` takes the noise out of it, for all who hear it.
+    """
 
     muted: bool | None = None
     video_muted: bool | None = None
     volume: float | None = Field(default=None, ge=0, le=4, allow_inf_nan=False)
     name: str | None = Field(default=None, min_length=1, max_length=MAX_NAME)
     hand: bool | None = None
+    agc: bool | None = None
+    noise_suppression: bool | None = None
 
     _name_is_printable = field_validator("name")(_printable)
 
@@ -91,6 +96,8 @@ class Participant:
     volume: float = 1.0
     speaking: bool = False
     hand: bool = False
+    agc: bool = False
+    noise_suppression: bool = False
     absent_since: float | None = None
 
     def public(self) -> dict[str, Any]:
@@ -104,6 +111,8 @@ class Participant:
             "volume": self.volume,
             "speaking": self.speaking,
             "hand": self.hand,
+            "agc": self.agc,
+            "noise_suppression": self.noise_suppression,
             "joined_at": self.joined_at.isoformat(),
         }
 
@@ -117,6 +126,8 @@ class Participant:
             muted=self.muted,
             video_muted=self.video_muted,
             volume=self.volume,
+            agc=self.agc,
+            noise_suppression=self.noise_suppression,
         )
 
 

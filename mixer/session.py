@@ -20,7 +20,9 @@ from mixer.connection import Connection
 from mixer.distribution import Distribution
 from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
+from mixer.load_watch import LoadWatch
 from mixer.media import TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo
+from mixer.overload import reduced
 from mixer.protocol import RosterEntry
 from mixer.room_recording import RoomRecording
 from mixer.rtp.packet import RtpPacket
@@ -63,6 +65,7 @@ class Session:
         self._intake = Intake(self._bridge, self._canvas)
         self._distribution = Distribution(self._bridge, self._canvas, self._frame_clock)
         self._recording = RoomRecording(self._bridge, self._distribution, say, self._pts)
+        self._load = LoadWatch(self._audio_ticks, self._frame_clock, self._intake, state.settings.cpu_cores)
         self._factory = PeerFactory(
             host=state.settings.host,
             ports=range(state.settings.udp_ports[0], state.settings.udp_ports[1] + 1),
@@ -231,15 +234,16 @@ class Session:
     def _rearrange(self) -> None:
         """Compute the tiles again; the canvas takes them at its next tick."""
         sources = self._sources()
-        tiles = arrange(self._layout, sources, self._speaker)
-        self._canvas.set_arrangement(self._layout_version, self._layout, tiles, sources)
+        layout = reduced(self._layout, self._load.step)
+        tiles = arrange(layout, sources, self._speaker)
+        self._canvas.set_arrangement(self._layout_version, layout, tiles, sources)
         moving = {source.id for source in sources if source.has_video}
         self._seen = [tile for tile in tiles if tile.participant in moving]
         self._ask_senders()
 
     def _ask_senders(self) -> None:
         """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
-        canvas = self._layout.canvas
+        canvas = reduced(self._layout, self._load.step).canvas
         size = canvas.width, canvas.height, canvas.fps
         wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX)
         self._intake.show(wanted, time.monotonic())
@@ -344,6 +348,16 @@ class Session:
                 if self._intake.drop_ended_screens():
                     self._rearrange()
                 self._ask_senders()
+                self._watch_load(now)
+
+    def _watch_load(self, now: float) -> None:
+        """Give up what the machine cannot carry, take it back when it can, and say so."""
+        if self._load.look(now):
+            self._note("notice", name=f"load: {self._load.step.name}")
+            self._rearrange()
+        news = self._load.news()
+        if news is not None:
+            self._say(protocol.LoadChanged(**news))
 
     def _poll_speaking(self) -> None:
         speaking = tuple(sorted(self._bridge.speaking()))
@@ -382,4 +396,5 @@ class Session:
                 },
             },
             "queues": queues,
+            "load": self._load.stats(),
         }

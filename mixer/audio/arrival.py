@@ -14,6 +14,7 @@ from mixer.media import AUDIO_CLOCK_HZ
 
 MIN_TARGET: Final = 1_920  # 40 ms: two ticks, one for the packet and one for our own tick's lateness
 MAX_TARGET: Final = 5_760  # 120 ms: beyond it delay hurts conversation more (ITU-T G.114) than loss does
+MAX_FLOOR: Final = 9_600  # 200 ms: what a voice waits for its speaker's picture at most
 
 _BUCKET_S: Final = 1.0
 _BUCKETS: Final = 10
@@ -32,8 +33,14 @@ class Arrivals:
         self._transits: deque[float] = deque(maxlen=_SPREAD_PACKETS)
         self._reviewed_s = 0.0
         self.base: float = 0.0
-        self.target: int = MIN_TARGET
+        self.floor = 0
+        self._spread: int = MIN_TARGET
         self.jitter: float = 0.0  # RFC 3550 section 6.4.1, in samples
+
+    @property
+    def target(self) -> int:
+        """The delay to aim at: what the jitter needs, and not less than ``floor``."""
+        return max(self._spread, self.floor)
 
     @property
     def known(self) -> bool:
@@ -68,6 +75,6 @@ class Arrivals:
     def _review(self, now: float) -> None:
         ordered = sorted(self._transits)
         needed = ordered[int(_COVERED * (len(ordered) - 1))] - self.base + _MARGIN
-        fallen = self.target - _FALL_PER_S * min(1.0, now - self._reviewed_s)
-        self.target = int(min(MAX_TARGET, max(MIN_TARGET, needed, fallen)))
+        fallen = self._spread - _FALL_PER_S * min(1.0, now - self._reviewed_s)
+        self._spread = int(min(MAX_TARGET, max(MIN_TARGET, needed, fallen)))
         self._reviewed_s = now

@@ -60,6 +60,10 @@ class AudioDecoder(Protocol):
         """The ``samples`` samples before ``payload``, which has not been decoded yet."""
         ...
 
+    def reset(self) -> None:
+        """Forget the past: what comes next does not follow what came last."""
+        ...
+
 
 class AudioEncoder(Protocol):
     """Mono float32 at 48 kHz to packets of a fixed number of 960-sample frames."""
@@ -93,6 +97,10 @@ class _NarrowDecoder:
 
     def recover(self, payload: bytes, samples: int) -> Pcm:
         return self._concealer.conceal(samples)
+
+    def reset(self) -> None:
+        self._resampler.reset()
+        self._concealer = Concealer()
 
 
 class G711Decoder(_NarrowDecoder):

@@ -1,18 +1,40 @@
-"""One voice on its way in: jitter buffer, decoder, and the samples left over between ticks."""
+"""One voice on its way in: jitter buffer, decoder, and the samples left over between ticks.
+
+A leg that says nothing sleeps: where the level of its packets is known without decoding them, they cost an
+append. The last few are kept: when a loud one comes, the decoder settles on those first, and the word begins without
+a click, and on time, since the jitter buffer holds it back as long as any other.
+
+============= ================================================== =========================================
+a leg is      while                                              costs a tick
+============= ================================================== =========================================
+asleep        silent for a second by levels that are trusted,    nothing (an append a packet)
+              or nothing comes
+passed by     it is heard, by its levels, but has no place among a look at the jitter buffer
+              the loudest
+decoded       all else: its level is unknown, or not trusted     decoding
+              yet, or being checked, or it is in the mix
+============= ================================================== =========================================
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections import deque
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixer.audio import g711
 from mixer.audio.codec import AudioDecoder, make_decoder
+from mixer.audio.contributors import csrc_of
 from mixer.audio.payload import RTP_CLOCK_HZ, duration_samples
 from mixer.audio.playout import Playout, Step
-from mixer.audio.speaker import SILENT_DBOV, Gate, power_dbov
+from mixer.audio.speaker import GATE_DBOV, SILENT_DBOV, Gate, level_dbov, power_dbov
 from mixer.audio.stretch import lengthen, shorten
+from mixer.audio.trust import LevelTrust
 from mixer.errors import MalformedPacket
 from mixer.media import FRAME_SAMPLES, AudioCodec
 
@@ -20,6 +42,22 @@ Pcm = NDArray[np.float32]
 
 _QUIET_DBOV: Final = 50  # quieter than -50 dBov: 20 ms more or less of it are not noticed
 _NOTHING: Final[Pcm] = np.empty(0, np.float32)
+_DTX_BYTES: Final = 2  # Opus sends no less for sound; RFC 6716 section 2.1.9 (DTX), libopus: 1 or 2 bytes
+_PRIMER: Final = (
+    5  # packets: a CELT frame inherits half of its predecessor's energy (RFC 6716 section 4.3.2.1)
+)
+_CLOCK_CHECK: Final = 32  # every so many packets of a sleeper its clock and its line are looked at
+_LISTEN_S: Final = (
+    1.0  # awake so long after the last loud packet: longer than the gate (0.8 s) and the playout
+)
+
+
+class Enhancer(Protocol):
+    """What a voice may be passed through before it is mixed."""
+
+    def process(self, frame: Pcm) -> Pcm:
+        """One frame, 960 samples in ±1.0, the same out, a little later."""
+        ...
 
 
 class InboundLeg:
@@ -28,17 +66,30 @@ class InboundLeg:
     ``level``: RFC 6464 level of the frame taken last. ``gain``: what the bridge applied to it.
     """
 
-    def __init__(self, codec: AudioCodec, *, muted: bool, volume: float) -> None:
+    def __init__(self, name: str, codec: AudioCodec, *, muted: bool, volume: float) -> None:
+        self.csrc: Final = csrc_of(name)
         self._muted = muted
         self.volume = volume
         self.gain = 0.0
         self.level = SILENT_DBOV
         self.gate = Gate()
+        self.chosen = False  # has a place among the loudest
+        self.late = False  # it was heard before it got its place
+        self.checked_until = 0.0  # decoded until then, to compare its levels with its sound
+        self.asleep = True
+        self.enhancer: Enhancer | None = None
+        self.enhance_errors = 0
         self.decode_errors = 0
         self.malformed = 0
         self.dropped_muted = 0
+        self.slept = 0
+        self.passed_by = 0
+        self.lies = 0
         self._rest: Pcm = _NOTHING
         self._ssrc: int | None = None
+        self._said: int | None = None  # the newest packet's level, if it can be believed
+        self._loud_s = float("-inf")  # when a packet last came that says it can be heard
+        self._primer: deque[bytes] = deque(maxlen=_PRIMER)  # what came last and was not decoded
         self._use(codec)
 
     @property
@@ -51,10 +102,22 @@ class InboundLeg:
         if muted and self.gain == 0.0:
             self.rest()  # nothing said before muting may come out after unmuting
 
+    @property
+    def floor_ms(self) -> float:
+        """See ``Playout.floor_ms``."""
+        return self._playout.floor_ms
+
+    @floor_ms.setter
+    def floor_ms(self, floor_ms: float) -> None:
+        self._playout.floor_ms = floor_ms
+
     def _use(self, codec: AudioCodec) -> None:
         self._codec: AudioCodec = codec
         self._decoder: AudioDecoder = make_decoder(codec)
         self._playout = Playout(clock_hz=RTP_CLOCK_HZ[codec], fec=self._decoder.fec)
+        self._trust = LevelTrust()
+
+    # -- in ---------------------------------------------------------------------------------------------
 
     def push(
         self,
@@ -65,27 +128,113 @@ class InboundLeg:
         codec: AudioCodec,
         now: float,
         ssrc: int | None,
-    ) -> None:
-        """Take one RTP packet. A muted leg's packets are dropped here, before anything is spent on them."""
+        level: int | None = None,
+    ) -> bool:
+        """Take one RTP packet; whether the leg is awake now. ``level``: what its header says (RFC 6464).
+
+        A muted leg's packets are dropped here, before anything is spent on them.
+        """
         if self._muted and self.gain == 0.0:
             self.dropped_muted += 1
-            return
+            return False
+        if codec != self._codec or ssrc != self._ssrc:
+            self._follow(codec, ssrc)
+        said = self._said = self._known(payload, level)
+        if said is not None and said <= GATE_DBOV:
+            self._loud_s = now
+        elif said is not None and self.asleep and now >= self.checked_until:
+            self.slept += 1
+            self._primer.append(payload)
+            if self.slept % _CLOCK_CHECK == 0:
+                self._enqueue(sequence, timestamp, payload, now, level)
+                self._playout.pass_by(math.inf)
+            return False
+        self._enqueue(sequence, timestamp, payload, now, level)
+        self.asleep = False
+        return True
+
+    def _known(self, payload: bytes, level: int | None) -> int | None:
+        """The packet's level without decoding it, if that is to be had."""
+        match self._codec:
+            case "PCMU":
+                return power_dbov(g711.power_pcmu(payload))
+            case "PCMA":
+                return power_dbov(g711.power_pcma(payload))
+            case "opus" if len(payload) <= _DTX_BYTES:
+                return SILENT_DBOV
+            case _:
+                return level if self._trust.good else None
+
+    def _follow(self, codec: AudioCodec, ssrc: int | None) -> None:
+        """The sender goes on with another source, or in another codec."""
+        self._primer.clear()
+        if codec != self._codec:
+            counters, floor_ms = self._playout.counters, self.floor_ms
+            self._use(codec)
+            self._playout.counters, self.floor_ms = counters, floor_ms
+        else:
+            self._playout.reset()
+            self._trust = LevelTrust()
+        self._ssrc = ssrc
+
+    def _enqueue(self, sequence: int, timestamp: int, payload: bytes, now: float, level: int | None) -> None:
         try:
-            samples = duration_samples(codec, payload)
+            samples = duration_samples(self._codec, payload)
         except MalformedPacket:
             self.malformed += 1
             return
-        if codec != self._codec:
-            counters = self._playout.counters
-            self._use(codec)
-            self._playout.counters = counters
-        elif ssrc != self._ssrc:
-            self._playout.reset()
-        self._ssrc = ssrc
-        self._playout.push(sequence, timestamp, payload, samples=samples, now=now)
+        dtx = self._codec == "opus" and len(payload) <= _DTX_BYTES
+        self._playout.push(sequence, timestamp, payload, samples=samples, now=now, level=level, dtx=dtx)
+
+    # -- what the bridge decides by ---------------------------------------------------------------------
+
+    def audible(self, now: float) -> bool:
+        """Whether it may be wanted in the mix: it was heard, or its levels say it is about to be."""
+        return self.gate.open(now) or now - self._loud_s < _LISTEN_S
+
+    def wants_decoding(self, now: float) -> bool:
+        """Whether only decoding tells how loud it is, or it is in the mix."""
+        return self._said is None or self.chosen or self.gain > 0.0 or now < self.checked_until
+
+    def may_sleep(self, now: float) -> bool:
+        """Whether there is nothing to be heard of it for now."""
+        if self.gain > 0.0:
+            return False
+        if self._muted:
+            return True
+        if self.gate.open(now) or now < self.checked_until:
+            return False
+        if not self._playout.playing and not self._playout.depth and not len(self._rest):
+            return True
+        return self._said is not None and now - self._loud_s >= _LISTEN_S
+
+    @property
+    def loudness(self) -> int:
+        """Level to compare it with others by: of its sound if that is decoded, else of its headers."""
+        return self.level if self._said is None or self.gain > 0.0 else self._said
+
+    def playhead(self, now: float) -> int | None:
+        """See ``Playout.playhead``."""
+        return self._playout.playhead(now)
+
+    @property
+    def waits_ms(self) -> float:
+        """See ``Playout.waits_ms``."""
+        return self._playout.waits_ms
+
+    # -- out --------------------------------------------------------------------------------------------
 
     def take(self, now: float, *, skipped: int = 0) -> Pcm | None:
         """The 960 samples of this tick, or None for silence. ``skipped``: ticks left out before it."""
+        frame = self._take(now, skipped)
+        if frame is not None and self.enhancer is not None:
+            frame = self._enhanced(frame, self.enhancer)
+        self.gate.update(self.level, now)
+        return frame
+
+    def _take(self, now: float, skipped: int) -> Pcm | None:
+        if self._primer:
+            self._prime()
         if skipped:
             self._pass_over(skipped * FRAME_SAMPLES)
         plan = self._playout.pop(now, buffered=len(self._rest), quiet=self.level >= _QUIET_DBOV)
@@ -102,9 +251,44 @@ class InboundLeg:
         frame, self._rest = pcm[:FRAME_SAMPLES], pcm[FRAME_SAMPLES:]
         return self._checked(frame)
 
+    def _enhanced(self, frame: Pcm, enhancer: Enhancer) -> Pcm | None:
+        try:
+            return self._checked(enhancer.process(frame))
+        except Exception:  # foreign code: it may cost this voice its polish, not the room its sound
+            self.enhance_errors += 1
+            self.enhancer = None
+            return frame
+
+    def _prime(self) -> None:
+        """Let the decoder hear what was passed over last: it predicts each packet from those before."""
+        self._decoder.reset()
+        for payload in self._primer:
+            with contextlib.suppress(MalformedPacket):
+                self._decoder.decode(payload)
+        self._primer.clear()
+
+    def pass_by(self, now: float) -> None:
+        """Instead of ``take``: it is heard in this tick, but not wanted."""
+        self._rest = _NOTHING
+        self.passed_by += 1
+        self.late = True
+        self.level = SILENT_DBOV
+        self._primer.extend(self._playout.pass_by(now))
+
+    def sleep(self) -> None:
+        """Nothing to be heard: from here on packets are only looked at."""
+        self.asleep = True
+        if self._muted:
+            self.rest()
+        else:
+            self._primer.extend(self._playout.pass_by(math.inf))
+            self._rest = _NOTHING
+            self.level = SILENT_DBOV
+
     def rest(self) -> None:
         """Forget what waits: the leg has been muted and will start afresh."""
         self._playout.reset()
+        self._primer.clear()
         self._rest = _NOTHING
         self.level = SILENT_DBOV
 
@@ -114,12 +298,18 @@ class InboundLeg:
         return {
             **asdict(playout.counters),
             "codec": self._codec,
+            "csrc": self.csrc,
             "depth": playout.depth,
             "delay_ms": round(playout.delay_ms, 1),
             "target_ms": round(playout.target_ms, 1),
             "jitter_ms": round(playout.jitter_ms, 2),
             "level_dbov": self.level,
+            "asleep": self.asleep,
+            "slept": self.slept,
+            "passed_by": self.passed_by,
+            "level_lies": self.lies,
             "decode_errors": self.decode_errors,
+            "enhance_errors": self.enhance_errors,
             "malformed": self.malformed,
             "dropped_muted": self.dropped_muted,
         }
@@ -144,10 +334,13 @@ class InboundLeg:
     def _decoded(self, step: Step) -> Pcm:
         match step.kind:
             case "packet":
-                return self._decoder.decode(step.payload)
+                pcm = self._decoder.decode(step.payload)
+                if step.level is not None:
+                    self.lies += self._trust.compare(step.level, level_dbov(pcm))
+                return pcm
             case "fec":
                 return self._decoder.recover(step.payload, step.samples)
-            case "conceal":
+            case "conceal" | "comfort":
                 return self._decoder.conceal(step.samples)
             case "fade":
                 return self._decoder.conceal(step.samples) * np.linspace(1, 0, step.samples, dtype=np.float32)

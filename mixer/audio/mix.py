@@ -37,12 +37,13 @@ def total(rows: NDArray[np.float32]) -> Pcm:
     return summed
 
 
-def scaled(pcm: Pcm, before: float, after: float) -> Pcm:
-    """``pcm`` times a gain that goes from ``before`` to ``after`` in the first 5 ms."""
+def scaled(pcm: Pcm, before: float, after: float, *, slowly: bool = False) -> Pcm:
+    """``pcm`` times a gain that goes from ``before`` to ``after`` in the first 5 ms, or (``slowly``) in all of it."""
     if before == after:
         return pcm if after == 1.0 else pcm * np.float32(after)
+    ramp = len(pcm) if slowly else _RAMP
     out = pcm * np.float32(after)
-    out[:_RAMP] = pcm[:_RAMP] * np.linspace(before, after, _RAMP, dtype=np.float32)
+    out[:ramp] = pcm[:ramp] * np.linspace(before, after, ramp, dtype=np.float32)
     return out
 
 

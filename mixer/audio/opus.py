@@ -103,6 +103,10 @@ class OpusDecoder:
         asked = max(_whole_steps(samples), opus_frame_samples(payload))
         return self._run(payload, asked, fec=1)[-samples:]
 
+    def reset(self) -> None:
+        """Forget the past: what comes next does not follow what came last."""
+        _decoder.decoder_ctl(self._state, _ctl.reset_state)
+
     def _run(self, payload: bytes, samples: int, *, fec: int) -> Pcm:
         got = _decoder.libopus_decode_float(self._state, payload, len(payload), self._pointer, samples, fec)
         if got < 0:

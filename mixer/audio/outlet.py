@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.audio.codec import AudioEncoder, make_encoder
+from mixer.audio.contributors import Contributors, Naming, csrc_of, loudest
 from mixer.audio.mix import SILENCE, Limiter
 from mixer.audio.speaker import level_dbov
 from mixer.media import FRAME_SAMPLES, AudioCodec, EncodedAudio
@@ -47,21 +48,28 @@ class Format(NamedTuple):
 
 
 class RoomMix:
-    """The plain mix of the last ticks, by index; an index that was never ticked is silence."""
+    """The plain mix of the last ticks and who was in it, by index; an index that was never ticked is silence."""
 
     def __init__(self) -> None:
         self._frames: list[Pcm] = [SILENCE] * _HISTORY
+        self._contributors: list[Contributors] = [()] * _HISTORY
         self._index = -1
         self._before = -1
 
-    def add(self, index: int, frame: Pcm) -> None:
+    def add(self, index: int, frame: Pcm, contributors: Contributors = ()) -> None:
         self._before, self._index = self._index, index
-        gap = [SILENCE] * min(_HISTORY, index - self._before - 1)
-        self._frames = [*self._frames, *gap, frame][-_HISTORY:]
+        gap = min(_HISTORY, index - self._before - 1)
+        self._frames = [*self._frames, *[SILENCE] * gap, frame][-_HISTORY:]
+        self._contributors = [*self._contributors, *[()] * gap, contributors][-_HISTORY:]
 
     def __getitem__(self, index: int) -> Pcm:
         at = index - self._index + _HISTORY - 1
         return self._frames[at] if 0 <= at < _HISTORY else SILENCE
+
+    def contributors(self, indexes: range) -> list[Contributors]:
+        """Who was in the mix, tick by tick."""
+        at = indexes.start - self._index + _HISTORY - 1
+        return self._contributors[max(0, at) : max(0, at + len(indexes))]
 
     def due(self, frames: int) -> list[int]:
         """Numbers of the packets of ``frames`` frames that the last ``add`` completed.
@@ -99,22 +107,28 @@ class _Stream:
         self._encoder: AudioEncoder = make_encoder(
             form.codec, frames=form.frames, bitrate_bps=form.bitrate_bps, fec=form.fec
         )
+        self._naming = Naming(form.frames)
         self._last: int | None = None
         self.encoded = 0
 
-    def encode(self, number: int, frames: list[Pcm], room: RoomMix) -> EncodedAudio:
+    def encode(
+        self, number: int, frames: list[Pcm], room: RoomMix, without: int | None = None
+    ) -> EncodedAudio:
+        """Packet ``number`` of ``frames``; ``without``: the CSRC of who is not in it."""
         form = self._form
         if self._last is None or self._last < room.completed_before(form.frames):
             self._encoder.prime(room.before(number * form.frames, form.frames))
         self._last = number
         self.encoded += 1
         pcm = frames[0] if len(frames) == 1 else np.concatenate(frames)
+        ticks = room.contributors(range(number * form.frames, (number + 1) * form.frames))
         return EncodedAudio(
             codec=form.codec,
             data=self._encoder.encode(pcm),
             pts=number * form.frames * FRAME_SAMPLES,
             samples=form.frames * FRAME_SAMPLES,
             level_dbov=level_dbov(pcm),
+            contributors=self._naming.of(loudest(ticks, without=without)),
         )
 
 
@@ -122,32 +136,37 @@ class Shared:
     """The packets of one format that everyone gets, made when the first one asks for them."""
 
     def __init__(self, form: Format) -> None:
-        self._form = form
+        self.form = form
         self._stream = _Stream(form)
         self._made: tuple[int, EncodedAudio] | None = None
-        self.users = 0
+        self.outlets: dict[str, Outlet] = {}  # who gets this format
 
     @property
     def encoded(self) -> int:
         return self._stream.encoded
 
     def packet(self, number: int, room: RoomMix) -> EncodedAudio:
+        """Packet ``number`` of the plain mix."""
         if self._made is None or self._made[0] != number:
-            first = number * self._form.frames
-            frames = [room[at] for at in range(first, first + self._form.frames)]
+            first = number * self.form.frames
+            frames = [room[at] for at in range(first, first + self.form.frames)]
             self._made = (number, self._stream.encode(number, frames, room))
         return self._made[1]
 
 
 class Outlet:
-    """One listener. ``minus``: the leg whose voice is left out."""
+    """One listener. ``minus``: the leg whose voice is left out.
 
-    def __init__(self, form: Format, sink: Sink, minus: str | None, shared: Shared) -> None:
-        self.form = form
+    ``plain`` while nothing sets it apart: it then gets the shared packets, and ``emit`` need not be asked.
+    """
+
+    def __init__(self, sink: Sink, minus: str | None, shared: Shared) -> None:
+        self.shared = shared
         self.minus = minus
         self.sink = sink
         self.sink_errors = 0
-        self._shared = shared
+        self.plain = True
+        self._csrc = csrc_of(minus) if minus is not None else None
         self._own: dict[int, Pcm] = {}  # by index: the mix without oneself, where it differs from the mix
         self._hold_until = -1
         self._limiter: Limiter | None = None
@@ -157,7 +176,7 @@ class Outlet:
     @property
     def personal(self) -> bool:
         """Whether the last packet was its own."""
-        return self._personal
+        return self._personal and not self.plain
 
     @property
     def encoded(self) -> int:
@@ -170,23 +189,25 @@ class Outlet:
             self._limiter = Limiter(room_gain)
         self._own[index] = self._limiter.process(total - row)
         self._hold_until = index + PERSONAL_HOLD_TICKS
+        self.plain = False
 
-    def emit(self, number: int, room: RoomMix) -> None:
-        """Give packet ``number`` to the sink. A sink that raises is counted and costs only this listener."""
-        packet = self._packet(number, room)
+    def packet(self, number: int, room: RoomMix) -> EncodedAudio:
+        """Packet ``number``: its own while it is heard and a little longer, else the shared one."""
+        frames = self.shared.form.frames
+        indexes = range(number * frames, (number + 1) * frames)
+        self._personal = any(at in self._own for at in indexes) or indexes.start <= self._hold_until
+        if not self._personal:
+            self.plain = not self._own
+            return self.shared.packet(number, room)
+        pcm = [self._own[at] if at in self._own else room[at] for at in indexes]
+        self._own = {at: frame for at, frame in self._own.items() if at > indexes[-1]}
+        if self._stream is None:
+            self._stream = _Stream(self.shared.form)
+        return self._stream.encode(number, pcm, room, self._csrc)
+
+    def give(self, packet: EncodedAudio) -> None:
+        """A sink that raises is counted and costs only this listener."""
         try:
             self.sink(packet)
         except Exception:  # somebody else's code: the other listeners must not notice
             self.sink_errors += 1
-
-    def _packet(self, number: int, room: RoomMix) -> EncodedAudio:
-        first = number * self.form.frames
-        indexes = range(first, first + self.form.frames)
-        self._personal = any(at in self._own for at in indexes) or first <= self._hold_until
-        if not self._personal:
-            return self._shared.packet(number, room)
-        frames = [self._own[at] if at in self._own else room[at] for at in indexes]
-        self._own = {at: frame for at, frame in self._own.items() if at > indexes[-1]}
-        if self._stream is None:
-            self._stream = _Stream(self.form)
-        return self._stream.encode(number, frames, room)

@@ -54,3 +54,51 @@ def duration_samples(codec: AudioCodec, payload: bytes) -> int:
     if frame > MAX_OPUS_SAMPLES:
         raise MalformedPacket(f"an Opus packet of {frame / 48:g} ms, at most 120 ms allowed")
     return frame
+
+
+def opus_has_fec(payload: bytes) -> bool:
+    """Whether this Opus packet carries its predecessor once more (LBRR, RFC 6716 section 4.2.4). False for nonsense.
+
+    The first bits of a SILK frame are a flag of activity for each 20 ms of it and then the one asked for here
+    (section 4.2.3), of the middle channel and then of the side.
+    """
+    if not payload or payload[0] >> 3 >= 16:  # configurations 16 to 31 are CELT alone, section 3.1
+        return False
+    start = _first_opus_frame(payload)
+    if start is None or start >= len(payload):
+        return False
+    blocks = max(1, opus_frame_samples(payload) // 960)
+    flags = payload[start]
+    if flags >> (7 - blocks) & 1:
+        return True
+    return bool(payload[0] & 0x04 and flags >> (6 - 2 * blocks) & 1)  # stereo
+
+
+def _first_opus_frame(payload: bytes) -> int | None:
+    """Where the first frame of the packet begins (RFC 6716 section 3.2); None when it is empty."""
+    code = payload[0] & 0x03
+    if code < 2:  # one frame, or two of equal size
+        return 1
+    if code == 2:
+        return _behind_length(payload, 1)
+    if len(payload) < 2:
+        return None
+    at = 2
+    if payload[1] & 0x40:  # padding: 255 means 254 and one byte more
+        while at < len(payload) and payload[at] == 255:
+            at += 1
+        at += 1
+    if payload[1] & 0x80:  # frames of different sizes: all but the last say theirs
+        for _ in range((payload[1] & 0x3F) - 1):
+            behind = _behind_length(payload, at)
+            if behind is None:
+                return None
+            at = behind
+    return at
+
+
+def _behind_length(payload: bytes, at: int) -> int | None:
+    """The place behind a frame length of one or two bytes (section 3.2.1)."""
+    if at >= len(payload):
+        return None
+    return at + (1 if payload[at] < 252 else 2)

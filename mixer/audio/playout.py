@@ -8,7 +8,8 @@ Everything is counted in samples at 48 kHz. Four quantities matter:
 
 - *playhead*: media time of the next sample to be heard;
 - *delay*: how long after its earliest possible arrival a sample is heard (now - playhead - fastest transit);
-- *target*: the delay that covers the arrival jitter, 40 to 120 ms (``arrival``);
+- *target*: the delay that covers the arrival jitter, 40 to 120 ms (``arrival``), or more while the speaker's
+  own picture comes later than that (``floor_ms``);
 - *starved*: how much was invented because nothing was there, before it was known what had become of it.
 
 ======== ============================== ===================================================================
@@ -18,12 +19,17 @@ idle     nothing, or not yet due        silence
 idle     the first packet's delay has   play from there (so each pause sets the delay to the target again)
          reached the target
 playing  the packet is there            decode it, cutting off what was passed over already
-playing  missing, a later one is here   up to 120 ms: conceal, the last part from the later packet's FEC
+playing  missing, a later one is here   up to 120 ms: conceal, the last part from the later packet's FEC if
+                                        it has any
 playing  nothing is here                conceal and let media time wait, at most 100 ms; then idle. If the
                                         packet comes after all, it is played (the delay has grown); if a
                                         later one comes, what was invented counts as its predecessor
 playing  the sender paused (sequence    fade out, idle
          goes on, timestamp jumps: DTX)
+playing  a packet that says so (DTX)    play it, idle
+         was the last
+idle     after such a packet            comfort noise, until the next packet is due, half a second at most (it
+                                        is repeated each 400 ms)
 playing  delay off the target           shorten or lengthen by ≤ 20 ms, in quiet sooner; far off: jump
 any      two packets in a row of        start afresh with the second (SSRC change, restarted sender,
          another sequence or clock      RFC 3550 appendix A.1)
@@ -37,13 +43,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from mixer.audio.arrival import Arrivals
+from mixer.audio.arrival import MAX_FLOOR, Arrivals
+from mixer.audio.payload import opus_has_fec
 from mixer.media import AUDIO_CLOCK_HZ, FRAME_SAMPLES
 
 MAX_PACKETS: Final = 128
 MAX_SPAN: Final = AUDIO_CLOCK_HZ  # one second of sound is the most that is ever held
 MAX_GAP: Final = 5_760  # 120 ms: a longer hole is silence, nothing sensible can be invented
 MAX_STARVED: Final = 4_800  # 100 ms
+MAX_COMFORT: Final = 24_000  # 500 ms: longer than the 400 ms after which a paused sender repeats itself
 MAX_DROPOUT: Final = 3_000  # RFC 3550 appendix A.1
 MAX_MISORDER: Final = 100  # RFC 3550 appendix A.1
 MAX_CLOCK_STEP: Final = 2 * AUDIO_CLOCK_HZ  # a transit that far off is another clock, not a slow network
@@ -56,7 +64,7 @@ _SHORT_SLACK: Final = 720  # ... 15 ms too short: a pitch period is repeated, wh
 _JUMP: Final = 7_680  # ... 160 ms too long: thrown away at once
 _REBASE: Final = 9_600  # a talkspurt that starts 200 ms later than ever came over another path
 
-Kind = Literal["packet", "fec", "conceal", "fade", "silence"]
+Kind = Literal["packet", "fec", "conceal", "fade", "comfort", "silence"]
 Shape = Literal["keep", "shorten", "lengthen"]
 
 
@@ -65,13 +73,16 @@ class Step:
     """One instruction. It makes ``samples`` samples after the first ``skip`` that it makes are cut off.
 
     ``packet``: decode ``payload``. ``fec``: recover the ``samples`` before ``payload`` from it.
-    ``conceal``: invent; ``fade``: invent, falling to nothing; ``silence``: zeros.
+    ``conceal``: invent; ``fade``: invent, falling to nothing; ``comfort``: go on with the noise of a sender that
+    has paused; ``silence``: zeros. ``level``: what the packet's
+    header says of it (RFC 6464), None when it says nothing.
     """
 
     kind: Kind
     samples: int
     payload: bytes = b""
     skip: int = 0
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,8 @@ class _Packet:
     start: int  # unwrapped, samples at 48 kHz
     end: int
     payload: bytes
+    level: int | None
+    dtx: bool
 
 
 def _signed(value: int, bits: int) -> int:
@@ -128,6 +141,8 @@ class Playout:
         self._next: int | None = None  # media time of the next sample to decode; None = idle
         self._played: int | None = None  # sequence number last played
         self._starved = 0
+        self._paused = False  # the packet played last said that the sender pauses
+        self._comfort = 0  # samples of noise that may still be made of that
         self._delays: deque[float] = deque(maxlen=_SETTLE_TICKS)
         self._delay = 0.0
         self.counters = PlayoutCounters()
@@ -145,6 +160,30 @@ class Playout:
         return len(self._packets)
 
     @property
+    def floor_ms(self) -> float:
+        """The least target, whatever the jitter; 0 to 200, set from outside."""
+        return self._arrivals.floor * 1_000 / AUDIO_CLOCK_HZ
+
+    @floor_ms.setter
+    def floor_ms(self, floor_ms: float) -> None:
+        self._arrivals.floor = int(min(MAX_FLOOR, max(0.0, floor_ms * AUDIO_CLOCK_HZ / 1_000)))
+
+    def playhead(self, now: float) -> int | None:
+        """RTP timestamp (32 bits) of what is heard at ``now``, or would be if anything was; None: nothing came."""
+        if not self._arrivals.known:
+            return None
+        return round(now * AUDIO_CLOCK_HZ - self._arrivals.base - self._waits) // self._scale & 0xFFFFFFFF
+
+    @property
+    def _waits(self) -> float:
+        return self._delay if self.playing and self._delays else self._arrivals.target
+
+    @property
+    def waits_ms(self) -> float:
+        """How long sound waits here beyond the fastest transit, or would if there was any."""
+        return self._waits * 1_000 / AUDIO_CLOCK_HZ
+
+    @property
     def target_ms(self) -> float:
         return self._arrivals.target * 1_000 / AUDIO_CLOCK_HZ
 
@@ -159,8 +198,21 @@ class Playout:
 
     # -- in ---------------------------------------------------------------------------------------------
 
-    def push(self, sequence: int, timestamp: int, payload: bytes, *, samples: int, now: float) -> None:
-        """Take a packet of ``samples`` samples (at 48 kHz). ``sequence``, ``timestamp``: as in the header."""
+    def push(
+        self,
+        sequence: int,
+        timestamp: int,
+        payload: bytes,
+        *,
+        samples: int,
+        now: float,
+        level: int | None = None,
+        dtx: bool = False,
+    ) -> None:
+        """Take a packet of ``samples`` samples (at 48 kHz). ``sequence``, ``timestamp``: as in the header.
+
+        ``dtx``: it says that the sender pauses after it (RFC 7587 section 3.1.3).
+        """
         self.counters.received += 1
         if self._fresh:
             self._begin(sequence, timestamp)
@@ -189,7 +241,7 @@ class Playout:
             self.counters.late += 1
             return
         packets = self._packets
-        packet = _Packet(number, start, end, payload)
+        packet = _Packet(number, start, end, payload, level, dtx)
         if not packets or packets[-1].sequence < number:
             packets.append(packet)
         else:
@@ -257,6 +309,21 @@ class Playout:
             need -= step.samples
         return Plan(tuple(steps), shape)
 
+    def pass_by(self, now: float) -> list[bytes]:
+        """Instead of ``pop``, where nobody listens: drop what is due at ``now`` (``inf``: all), keep what is not.
+
+        The next ``pop`` starts with the oldest that is not due yet. Returns the payloads of what was dropped, in
+        order: a decoder that is to go on from there is primed with the last of them.
+        """
+        if self._next is not None:
+            self._go_idle()
+        self._played = None
+        due = now * AUDIO_CLOCK_HZ - self._arrivals.base - self._arrivals.target
+        passed = []
+        while self._packets and self._packets[0].end <= due:
+            passed.append(self._packets.pop(0).payload)
+        return passed
+
     def skip(self, samples: int) -> None:
         """Ticks were dropped: pass over ``samples`` samples of media time unheard."""
         if self._next is not None:
@@ -266,7 +333,10 @@ class Playout:
     def _step(self, clock: float, need: int) -> Step:
         at = self._start(clock) if self._next is None else self._next
         if at is None:
-            return Step("silence", need)
+            if self._comfort < need:
+                return Step("silence", need)
+            self._comfort -= need
+            return Step("comfort", need)
         while self._packets and self._packets[0].end <= at:
             del self._packets[0]
         if not self._packets:
@@ -298,7 +368,7 @@ class Playout:
             del packets[0]
             self.counters.overflow += 1
         self._next = packets[0].start
-        self._starved = 0
+        self._starved = self._comfort = 0
         return self._next
 
     def _play(self, head: _Packet, skip: int) -> Step:
@@ -308,21 +378,27 @@ class Playout:
         self._played = head.sequence
         self._next = head.end
         self._starved = 0
-        return Step("packet", head.end - head.start - skip, head.payload, skip)
+        self._paused = head.dtx
+        return Step("packet", head.end - head.start - skip, head.payload, skip, head.level)
 
     def _bridge(self, head: _Packet, at: int, gap: int) -> Step:
         """Fill a hole whose far side is known."""
         reach = max(FRAME_SAMPLES, head.end - head.start)  # FEC describes the one frame before its packet
-        if self._fec and gap <= reach:
+        fec = self._fec and opus_has_fec(head.payload)
+        if fec and gap <= reach:
             self._next = head.start
             self.counters.recovered += 1
             return Step("fec", gap, head.payload)
-        samples = min(FRAME_SAMPLES, gap - reach if self._fec else gap)
+        samples = min(FRAME_SAMPLES, gap - reach if fec else gap)
         self._next = at + samples
         self.counters.concealed_samples += samples
         return Step("conceal", samples)
 
     def _starve(self, need: int) -> Step:
+        if self._paused:
+            self._go_idle()
+            self._comfort = MAX_COMFORT - need
+            return Step("comfort", need)
         if self._starved >= MAX_STARVED:
             return self._pause(need)
         self._starved += need
@@ -335,7 +411,8 @@ class Playout:
 
     def _go_idle(self) -> None:
         self._next = None
-        self._starved = 0
+        self._starved = self._comfort = 0
+        self._paused = False
         self._delays.clear()
 
     # -- keeping the delay ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Levels are those of RFC 6464: the RMS of a frame in -dBov, so 0 is the loudest p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -51,15 +52,21 @@ class Gate:
         self._heard_s = -math.inf
 
     def update(self, level: int, now: float) -> bool:
+        """Take the level of one frame; whether it is mixed."""
         if level <= GATE_DBOV:
             self._heard_s = now
+        return self.open(now)
+
+    def open(self, now: float) -> bool:
+        """Whether it is open at ``now``."""
         return now - self._heard_s < GATE_HOLD_S
 
 
 class _Voice:
     """What is known of one leg."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
+        self.place = place  # in the order of arrival
         self.noise_db: float = SILENT_DBOV  # as -dBov, like the levels
         self.loudness_db: float = SILENT_DBOV
         self.since_s: float | None = None  # when this stretch of speech began
@@ -94,6 +101,10 @@ class Speakers:
 
     def __init__(self) -> None:
         self._voices: dict[str, _Voice] = {}
+        self._places = itertools.count()
+        self._lively: dict[
+            str, _Voice
+        ] = {}  # those that spoke a moment ago, or had a level in the last update
         self._speaking: tuple[str, ...] = ()
         self._holder: str | None = None
         self._taken_s = -math.inf
@@ -102,20 +113,24 @@ class Speakers:
     def remove(self, leg: str) -> None:
         """The leg has left; if it had the floor, the next update gives it away."""
         self._voices.pop(leg, None)
+        self._lively.pop(leg, None)
         self._speaking = tuple(name for name in self._speaking if name != leg)
         if self._holder == leg:
             self._holder = None
 
     def update(self, levels: Mapping[str, int], now: float) -> None:
-        """Take the levels of one tick; a leg that is not in ``levels`` counts as silent."""
+        """Take the levels of one tick; a leg that is not in ``levels`` counts as silent and costs nothing."""
         elapsed_s = 0.02 if self._updated_s is None else max(0.0, now - self._updated_s)
         self._updated_s = now
         for leg in levels:
-            if leg not in self._voices:
-                self._voices[leg] = _Voice()
-        for leg, voice in self._voices.items():
+            if leg not in self._lively:
+                self._lively[leg] = self._voice(leg)
+        for leg, voice in list(self._lively.items()):
             voice.update(levels.get(leg, SILENT_DBOV), elapsed_s, now)
-        self._speaking = tuple(leg for leg, voice in self._voices.items() if voice.speaks(now))
+            if leg not in levels and voice.since_s is None:
+                del self._lively[leg]
+        speakers = [(voice.place, leg) for leg, voice in self._lively.items() if voice.speaks(now)]
+        self._speaking = tuple(leg for _, leg in sorted(speakers))
         self._award(now)
 
     def speaking(self) -> Sequence[str]:
@@ -125,6 +140,11 @@ class Speakers:
     def active(self) -> str | None:
         """Who has the floor; None until someone has spoken."""
         return self._holder
+
+    def _voice(self, leg: str) -> _Voice:
+        if leg not in self._voices:
+            self._voices[leg] = _Voice(next(self._places))
+        return self._voices[leg]
 
     def _award(self, now: float) -> None:
         ready = [

@@ -74,7 +74,12 @@ class _RoomFigures(Collector):
         depth: list[tuple[dict[str, str], float]] = []
         dropped: list[tuple[dict[str, str], float]] = []
         viewers: list[tuple[dict[str, str], float]] = []
+        pressure: list[tuple[dict[str, str], float]] = []
+        steps: list[tuple[dict[str, str], float]] = []
         for room, stats in self.stats.items():
+            if isinstance(load := stats.get("load"), Mapping):
+                pressure.append(({"room": room}, float(load.get("pressure", 0))))
+                steps.append(({"room": room}, float(load.get("step", 0))))
             for kind, counts in _mappings(stats.get("ticks")):
                 ticks += [
                     ({"room": room, "kind": kind, "outcome": outcome}, counts[outcome])
@@ -89,6 +94,12 @@ class _RoomFigures(Collector):
         yield _counter("mosaique_ticks", "Ticks of the mixer by outcome", ticks)
         yield _gauge("mosaique_queue_depth", "Items waiting", depth)
         yield _counter("mosaique_queue_dropped", "Items given up because the queue was full", dropped)
+        yield _gauge(
+            "mosaique_load_pressure",
+            "Of the time there is, the share that is used; worst of its causes",
+            pressure,
+        )
+        yield _gauge("mosaique_load_step", "Steps of quality given up for the load, 0 is none", steps)
         yield _gauge("mosaique_viewers", "Viewers of a rendition", viewers)
 
 

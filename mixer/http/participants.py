@@ -13,7 +13,7 @@ from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Route, json_answ
 from mixer.registry import Registry
 from mixer.room import ParticipantPatch
 
-OWN_FIELDS: Final = frozenset({"muted", "video_muted", "name", "hand"})
+OWN_FIELDS: Final = frozenset({"muted", "video_muted", "name", "hand", "agc", "noise_suppression"})
 # What a participant may say of themself; volume is how loud others hear them, which is the moderator's.
 
 
@@ -33,8 +33,8 @@ class ParticipantRoutes:
             ),
             Route(
                 "PATCH", people + "/{id}", self._change,
-                "Mute, rename, set the volume, raise a hand; a participant: of themself only", "participants",
-                PARTICIPANT, (json_answer(200, "The participant", OBJECT),),
+                "Mute, rename, set the volume, clean the voice, raise a hand; a participant: of themself only",
+                "participants", PARTICIPANT, (json_answer(200, "The participant", OBJECT),),
                 body={"application/json": ParticipantPatch},
             ),
             Route(

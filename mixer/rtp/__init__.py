@@ -8,5 +8,12 @@ nack        which lost packet to ask for, when, and when to stop asking
 assemble    packets → whole pictures in decode order
 reception   what a receiver report says
 history     what was sent, for those who ask again (RFC 4588)
-pacing      keyframes spread over milliseconds
+pacing      keyframes spread over milliseconds, or over what the line needs for them
+twcc        transport-wide feedback on the wire
+arrivals    what we received and when, for such feedback
+departures  what we sent and when, settled by such feedback
+overuse     a queue that fills, seen in delays
+burst       what a line carries, seen in how a burst is drawn out
+probing     when to try whether it carries more
+bandwidth   all of these in one estimate
 """

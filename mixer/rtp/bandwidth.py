@@ -3,8 +3,8 @@
 Three kinds of peers, best first:
 
 transport-cc   tells of each packet when it came: delay, loss, delivered rate, and bursts that measure upwards.
-REMB           tells what its own estimate is. It rises a few per cent a second from what we send, so only its
-               falling is news; a value that stands still is a limit that somebody set.
+REMB           tells what its own estimate is. It rises a few per cent a second from what we send, so only one
+               below that, and not rising, is news.
 reports only   tell of loss and round trips each second. Upwards there is only trying.
 
 Loss alone is no congestion: radio loses 10 % and carries everything else in time. It counts when a queue stands
@@ -28,17 +28,27 @@ BACK_OFF: Final = 0.85  # gcc-02 section 5.5: beta
 GROWTH: Final = 1.08  # a second, gcc-02 section 5.5: eta
 BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
 
-QUEUE_S: Final = 0.04  # a trend counts once so much delay has really grown: less is jitter
-IDLE_QUEUE_S: Final = 0.15  # the same while hardly anything is sent, so that it can't be our doing
-DEEP_QUEUE_S: Final = 0.25  # and still growing: no need to wait for a trend over twenty groups
+BLIND_MOST: Final = 6.0  # times what is sent: one rendition up (4 to 5 times as much), and then see
+
+QUEUE_S: Final = 0.08  # of delay that has really grown, and a trend counts: less is jitter or a large picture
+TWO_PACKETS_BITS: Final = 19_200  # which need so long themselves on a narrow line
+IDLE_QUEUE_S: Final = 0.16  # the same while hardly anything is sent, so that it can't be our doing
+DEEP_QUEUE_S: Final = 0.2  # and growing: no need to wait for a trend over twenty groups
+CHOKED_QUEUE_S: Final = 0.12  # the same while packets arrive at half the rate at which they were sent
 LOSSY: Final = 0.05  # with a standing queue: an overflowing router
 STANDING_QUEUE_S: Final = 0.08
 VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
-LOSS_PACKETS: Final = 50  # of a judgement on loss: 10 % random loss looks like 25 % once in 1,000 of them
+HALF: Final = 0.5  # no need to look long
+LOSS_PACKETS: Final = 50  # of a quick judgement on loss; bursts of five are a tenth of it
+MANY_PACKETS: Final = 400  # of a sure one: 14 % in bursts look like 25 % once in 20 minutes
 DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen before the second
 SILENCE_S: Final = 1.0  # nothing reported for so long while we send: the line is down or choked
+REMB_LAG_S: Final = 1.2  # an estimator looks at a second of what came
+RISING: Final = 1.001  # one that follows what we send creeps up; a line that is full, or a limit, does not
+REPORT_LAG_S: Final = 1.6  # a report tells of the second before: what it says may be remedied already
 RTT_GROWTH_S: Final = 0.3  # over its minimum; for peers that tell nothing better
 _RATE_S, _MAX_RATE_S, _RATE_PACKETS = 0.2, 1.0, 6  # the window of the delivered rate
+_CHANGED: Final = 2.0  # the short window is noisy at low rates: it counts when it tells of something new
 _BASE_DELAY_S: Final = 15.0  # how long a smallest delay is believed; routes change
 _LOSS_SMOOTHING: Final = 0.3  # of the loss that is told, a judgement
 
@@ -70,6 +80,32 @@ class _Smallest:
         return min(self._before, self._now)
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    loss: float
+    queue_s: float  # the shortest: jitter comes and goes, a router's queue that overflows stays
+
+
+class _LossWindow:
+    """Loss over at least so many packets, one window after the other."""
+
+    def __init__(self, packets: int) -> None:
+        self._packets = packets
+        self._arrived = self._lost = 0
+        self._queue_s = float("inf")
+
+    def add(self, arrived: int, lost: int, queue_s: float) -> _Judged | None:
+        self._arrived += arrived
+        self._lost += lost
+        self._queue_s = min(self._queue_s, queue_s)
+        if self._arrived + self._lost < self._packets:
+            return None
+        judged = _Judged(max(0, self._lost) / (self._arrived + self._lost), self._queue_s)
+        self._arrived = self._lost = 0
+        self._queue_s = float("inf")
+        return judged
+
+
 class BandwidthEstimator:
     """See the module. ``measured``: bursts can be sent, so there is no need to grow blindly.
 
@@ -80,12 +116,15 @@ class BandwidthEstimator:
         self._measured = measured
         self._rate: float | None = None
         self._remb: int | None = None
-        self._remb_still = 0
+        self._remb_before: int | None = None
+        self._remb_since = 0.0
         self._detector = OveruseDetector()
-        self._delivered: deque[tuple[float, int]] = deque()
+        self._delivered: deque[tuple[float, float, int]] = deque()  # sent, arrived, bytes; of the last second
+        self._delivered_octets = 0
+        self._choked = False  # what arrived last was sent twice as fast
         self._base = _Smallest(_BASE_DELAY_S)
         self._base_rtt = _Smallest(_BASE_DELAY_S)
-        self._window = [0, 0]  # packets arrived and lost since the last judgement on loss
+        self._few, self._many = _LossWindow(LOSS_PACKETS), _LossWindow(MANY_PACKETS)
         self._decreased_at = float("-inf")
         self._grown_at: float | None = None
         self._reported_at: float | None = None
@@ -116,23 +155,28 @@ class BandwidthEstimator:
     def feedback(self, outcome: Outcome, now: float, *, disturbed: bool = False) -> None:
         """One report of what came. ``disturbed``: a burst of our own may explain a growing delay."""
         self._reported_at = now
-        before_s = self.queue_s
+        before_s, first_s = self.queue_s, None
         for departure in outcome.arrived:
-            self._arrived(departure, now)
+            if departure.arrived_at is not None:
+                self._arrived(departure, departure.arrived_at, now)
+            first_s = self.queue_s if first_s is None else first_s
         delivered = self._delivered_bps()
-        if delivered is None:
+        if delivered is None or first_s is None:
             return
-        growing = self.queue_s > DEEP_QUEUE_S and self.queue_s > before_s + 0.01
-        enough_s = QUEUE_S if self._rate is None or delivered > self._rate / 2 else IDLE_QUEUE_S
-        trend = self._detector.usage == "overuse" and self.queue_s > enough_s
+        # A radio that was busy lets go of a heap at once, so that delays fall within a report; in a queue they rise.
+        rising = self.queue_s > before_s + 0.01 and self.queue_s >= first_s
+        choked = self._choked and not disturbed
+        growing = rising and self.queue_s > (CHOKED_QUEUE_S if choked else DEEP_QUEUE_S)
+        usage = self._detector.judge()
+        trend = usage == "overuse" and self.queue_s > self._enough_s(delivered)
         if (trend and not disturbed) or growing:
             self._decrease(BACK_OFF * delivered, now, "delay")
-        elif self._detector.usage == "normal":
+        elif usage == "normal":
             self._grow(GROWTH, now, most=1.5 * delivered + 10_000 if self._measured else MAX_BPS)
         else:
             self._grown_at = now
         arrived = len(outcome.arrived) - sum(departure.reported_lost for departure in outcome.arrived)
-        self._count_loss(arrived, len(outcome.lost), delivered, now)
+        self._judge_loss(arrived, len(outcome.lost), delivered, now)
 
     def burst(self, result: BurstResult, now: float) -> None:
         """What a burst measured: good news raises the estimate; the first news makes it."""
@@ -144,43 +188,57 @@ class BandwidthEstimator:
         elif not result.saturated:
             self._rate = max(self._rate, bps)
 
-    def _arrived(self, departure: Departure, now: float) -> None:
-        assert departure.arrived_at is not None  # noqa: S101 - it is in Outcome.arrived
-        delay = departure.arrived_at - departure.sent_at
+    def _enough_s(self, delivered_bps: float) -> float:
+        """How much delay must have grown before a trend counts."""
+        if self._rate is None:
+            return QUEUE_S
+        idle = delivered_bps < self._rate / 2
+        return max(IDLE_QUEUE_S if idle else QUEUE_S, TWO_PACKETS_BITS / self._rate)
+
+    def _arrived(self, departure: Departure, arrived_at: float, now: float) -> None:
+        delay = arrived_at - departure.sent_at
         self.queue_s = delay - self._base.add(delay, now)
-        self._detector.arrived(departure.sent_at, departure.arrived_at)
-        self._delivered.append((departure.arrived_at, departure.size))
-        while self._delivered[-1][0] - self._delivered[0][0] > _MAX_RATE_S:
-            self._delivered.popleft()
+        self._detector.arrived(departure.sent_at, arrived_at)
+        delivered = self._delivered
+        delivered.append((departure.sent_at, arrived_at, departure.size))
+        self._delivered_octets += departure.size
+        while departure.sent_at - delivered[0][0] > _MAX_RATE_S:
+            self._delivered_octets -= delivered.popleft()[2]
 
     def _delivered_bps(self) -> float | None:
-        """What arrived in the shortest time that says something: after a line has narrowed, it counts soon."""
-        newest, octets = float("-inf"), 0
-        for packets, (arrived_at, size) in enumerate(reversed(self._delivered)):
-            newest = max(newest, arrived_at)
+        """What arrived in the last second; in the last fifth of it after a line has narrowed."""
+        if len(self._delivered) <= _RATE_PACKETS:
+            return None
+        sent_at, newest, _ = self._delivered[-1]
+        octets, short_bps = 0, None
+        for packets, (at, arrived_at, size) in enumerate(reversed(self._delivered)):
             span_s = newest - arrived_at
             if packets >= _RATE_PACKETS and span_s >= _RATE_S:
-                return octets * 8 / span_s
+                short_bps = octets * 8 / span_s
+                self._choked = span_s > _CHANGED * (sent_at - at)
+                break
             octets += size
-        return None
+        if short_bps is None:
+            return None
+        _, first, size = self._delivered[0]
+        long_bps = (self._delivered_octets - size) * 8 / (newest - first) if newest > first else short_bps
+        return long_bps if long_bps < _CHANGED * short_bps else short_bps
 
     # --- REMB and reports
 
     def remb(self, bps: int, sent_bps: float, now: float) -> None:
         """The peer's own estimate. ``sent_bps``: what we send it, headers included."""
-        before, self._remb = self._remb, bps
+        self._remb = bps = min(MAX_BPS, max(MIN_BPS, bps))
         if self._reported_at is not None:  # transport-cc knows better; this is a limit
             return
-        if before is None:
-            if bps < 0.7 * sent_bps:
-                self._decrease(bps, now, "remb")
-            return
-        self._remb_still = self._remb_still + 1 if abs(bps - before) <= before // 1000 else 0
-        if bps < 0.97 * before or (self._remb_still >= 3 and (self._rate is None or self._rate > bps)):
+        if bps >= 0.9 * sent_bps or self._remb_before is None or bps > RISING * self._remb_before:
+            self._remb_before, self._remb_since = bps, now
+        elif now - self._remb_since >= REMB_LAG_S:
+            self._remb_since = now
             self._decrease(bps, now, "remb")
 
     def report(self, loss: float, rtt_s: float | None, sent_bps: float, now: float) -> None:
-        """A receiver report on what we sent last. ``loss``: share since the report before."""
+        """A receiver report. ``loss``: share since the report before; ``sent_bps``: what was sent meanwhile."""
         if rtt_s is not None:
             self.rtt_s = rtt_s
         if self._reported_at is not None:
@@ -188,12 +246,13 @@ class BandwidthEstimator:
         self.loss += _LOSS_SMOOTHING * (loss - self.loss)
         if rtt_s is not None:
             self.queue_s = rtt_s - self._base_rtt.add(rtt_s, now)
-        if loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S):
-            self._decrease(BACK_OFF * sent_bps * (1 - loss), now, "loss")
-        elif self.queue_s > RTT_GROWTH_S:
-            self._decrease(sent_bps / 2, now, "delay")
+        if now - self._decreased_at < REPORT_LAG_S + (self.rtt_s or 0.0):
+            return
+        lossy = loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S)
+        if lossy or self.queue_s > RTT_GROWTH_S:
+            self._decrease(BACK_OFF * sent_bps * (1 - loss), now, "loss" if lossy else "delay")
         else:
-            self._grow(BLIND_GROWTH, now, most=MAX_BPS)
+            self._grow(BLIND_GROWTH, now, most=BLIND_MOST * sent_bps)
 
     # --- time
 
@@ -203,16 +262,14 @@ class BandwidthEstimator:
         if silent and sent_bps > 0 and now - self._decreased_at > SILENCE_S / 2:
             self._decrease((self._rate or sent_bps) / 2, now, "silence")
 
-    def _count_loss(self, arrived: int, lost: int, delivered_bps: float, now: float) -> None:
-        self._window[0] += arrived
-        self._window[1] += lost
-        packets = sum(self._window)
-        if packets < LOSS_PACKETS:
-            return
-        loss = max(0, self._window[1]) / packets
-        self._window = [0, 0]
-        self.loss += _LOSS_SMOOTHING * (loss - self.loss)
-        if loss > VERY_LOSSY or (loss > LOSSY and self.queue_s > STANDING_QUEUE_S):
+    def _judge_loss(self, arrived: int, lost: int, delivered_bps: float, now: float) -> None:
+        few = self._few.add(arrived, lost, self.queue_s)
+        many = self._many.add(arrived, lost, self.queue_s)
+        if few is not None:
+            self.loss += _LOSS_SMOOTHING * (few.loss - self.loss)
+        overflowing = few is not None and few.loss > LOSSY and few.queue_s > STANDING_QUEUE_S
+        policed = many is not None and many.loss > VERY_LOSSY
+        if overflowing or policed or (few is not None and few.loss > HALF):
             self._decrease((1.0 - LOSSY) * delivered_bps, now, "loss")
 
     def _decrease(self, to_bps: float, now: float, reason: str) -> None:
@@ -220,7 +277,7 @@ class BandwidthEstimator:
             return
         self._grown_at = now
         self._decreased_at = now
-        to_bps = max(MIN_BPS, to_bps)
+        to_bps = min(MAX_BPS, max(MIN_BPS, to_bps))
         if self._rate is None or to_bps < self._rate:
             self.decreases[reason] += 1
             self._rate = to_bps

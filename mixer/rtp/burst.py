@@ -19,12 +19,15 @@ SATURATED: Final = 0.9  # arriving slower than this share of the sending rate, t
 
 @dataclass(frozen=True, slots=True)
 class BurstResult:
-    """``sent_bps``, ``arrived_bps``: the two rates of what arrived. ``loss``: share of the burst, 0 to 1."""
+    """``sent_bps``, ``arrived_bps``: the two rates of what arrived. ``late_s``: how much longer it took to arrive
+    than to leave. ``loss``: share of the burst, 0 to 1.
+    """
 
     burst: int
     began_at: float
     sent_bps: float
     arrived_bps: float
+    late_s: float
     loss: float
 
     @property
@@ -126,5 +129,6 @@ def _result(number: int, burst: _Burst) -> BurstResult:
         burst.began_at,
         sent_bps=(burst.octets - last.size) * 8 / sent_s,
         arrived_bps=(burst.octets - first.size) * 8 / arrived_s,
+        late_s=arrived_s - sent_s,
         loss=1 - burst.arrived / burst.sent,
     )

@@ -49,6 +49,11 @@ class Departures:
     def __len__(self) -> int:
         return len(self._in_flight)
 
+    @property
+    def next(self) -> int:
+        """The endless number of the next packet."""
+        return self._next
+
     def depart(self, size: int, now: float, burst: int = 0) -> int:
         """A packet of ``size`` bytes leaves; its transport-wide number, 16 bit."""
         number = self._next

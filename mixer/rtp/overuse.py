@@ -34,7 +34,7 @@ class _Group:
 
 
 class OveruseDetector:
-    """Takes arrivals in order of sending; ``usage`` is what they say now."""
+    """Takes arrivals in order of sending; ``usage`` is what they said when `judge` was called last."""
 
     def __init__(self) -> None:
         self.usage: Usage = "normal"
@@ -48,6 +48,8 @@ class OveruseDetector:
         self._trend = 0.0
         self._over_ms = 0.0
         self._overs = 0
+        self._ended_at = 0.0  # when the last group was sent
+        self._judged_at = 0.0
 
     def arrived(self, sent_at: float, arrived_at: float) -> None:
         """One packet: seconds on our clock, seconds on the receiver's."""
@@ -66,6 +68,16 @@ class OveruseDetector:
                 self._observe(self._before, group)
             self._before, self._group = group, _Group(sent_at, sent_at, arrived_at)
 
+    def judge(self) -> Usage:
+        """What the arrivals so far say; once a report, which costs a fifth of once a group."""
+        if self._judged_at < self._ended_at:
+            trend = _slope(self._points) if len(self._points) == WINDOW else 0.0
+            elapsed_ms = (self._ended_at - self._judged_at) * 1000 if self._judged_at else 0.0
+            self._judged_at = self._ended_at
+            self._decide(trend, elapsed_ms)
+            self._learn(abs(trend * self._deltas * _GAIN), elapsed_ms)
+        return self.usage
+
     def _restart(self) -> None:
         self.usage = "normal"
         self._group = self._before = None
@@ -82,18 +94,15 @@ class OveruseDetector:
         self._accumulated += arrived_ms - sent_ms
         self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * self._accumulated
         self._points.append(((group.last_arrived - self._origin) * 1000, self._smoothed))
-        trend = _slope(self._points) if len(self._points) == WINDOW else self._trend
-        self._judge(trend, sent_ms)
-        self._learn(abs(trend * self._deltas * _GAIN), arrived_ms)
+        self._ended_at = group.last_sent
 
-    def _judge(self, trend: float, elapsed_ms: float) -> None:
+    def _decide(self, trend: float, elapsed_ms: float) -> None:
         modified = trend * self._deltas * _GAIN
         if modified > self._threshold_ms:
-            self._over_ms += elapsed_ms if self._overs else elapsed_ms / 2
-            self._overs += 1
-            if self._over_ms > _OVERUSE_MS and self._overs > 1 and trend >= self._trend:
-                self._over_ms, self._overs = 0.0, 0
+            self._over_ms += elapsed_ms
+            if self._over_ms > _OVERUSE_MS and self._overs and trend >= self._trend:
                 self.usage = "overuse"
+            self._overs += 1
         else:
             self._over_ms, self._overs = 0.0, 0
             self.usage = "underuse" if modified < -self._threshold_ms else "normal"
@@ -110,8 +119,13 @@ class OveruseDetector:
 
 def _slope(points: deque[tuple[float, float]]) -> float:
     """Least squares; 0 when all came in one instant."""
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    above = sum((x - mean_x) * (y - mean_y) for x, y in points)
-    below = sum((x - mean_x) ** 2 for x, _ in points)
-    return above / below if below else 0.0
+    origin, count = points[0][0], len(points)
+    sum_x = sum_y = sum_xx = sum_xy = 0.0
+    for at, y in points:
+        x = at - origin
+        sum_x += x
+        sum_y += y
+        sum_xx += x * x
+        sum_xy += x * y
+    below = count * sum_xx - sum_x * sum_x
+    return (count * sum_xy - sum_x * sum_y) / below if below else 0.0

@@ -20,6 +20,7 @@ ANSWER_S: Final = 2.0  # a try without a result until then has failed
 MAX_PADDING: Final = 255  # bytes, RFC 3550 section 5.1: the last byte counts them
 _PASSED: Final = 0.88  # of the sending rate must arrive
 _MAX_LOSS: Final = 0.25
+_JITTER_S: Final = 0.025  # half a short burst; the long one tells jitter and a queue apart
 
 Stage = Literal["idle", "short", "long"]
 
@@ -111,7 +112,8 @@ class Prober:
         attempt = self._try
         if attempt is None:
             return False
-        if result.loss > _MAX_LOSS or result.arrived_bps < _PASSED * result.sent_bps:
+        jitter = self._stage == "short" and result.late_s < _JITTER_S
+        if result.loss > _MAX_LOSS or (result.arrived_bps < _PASSED * result.sent_bps and not jitter):
             self._over(now + INTERVAL_S, now)
             return False
         if self._stage == "short":

@@ -24,6 +24,7 @@ from mixer.video.scene import Feed, Scene
 __all__ = ["Canvas", "Mailbox"]
 
 _SMOOTHING: Final = 0.1
+_SHARP_SHARE: Final = 0.5  # of the canvas: from there on the shared screen is what people look at
 _MAX_INBOX: Final = 64  # changes; with viewers a tick empties it 30 times a second
 
 
@@ -56,6 +57,7 @@ class Canvas:
         self._outputs: dict[tuple[str, VideoCodec], Output] = {}
         self._frames: dict[str, Frames] = {}
         self._fps = body.canvas.fps
+        self._sharp = False
         self._version = 0
         self._last_index: int | None = None
         self._last_now: float | None = None
@@ -83,6 +85,11 @@ class Canvas:
         def apply() -> None:
             self._version = version
             self._scene.arrange(body, tiles, sources)
+            for name, feed in self._feeds.items():
+                self._aim(name, feed)
+            self._sharp = _screen_share(body, tiles, sources) >= _SHARP_SHARE
+            for output in self._outputs.values():
+                output.sharp = self._sharp
 
         self._post(apply)
 
@@ -97,7 +104,12 @@ class Canvas:
     def add_source(self, source: str) -> Mailbox:
         """A box for the decoded pictures of ``source``; one that was there under this name is forgotten."""
         feed = Feed()
-        self._post(lambda: self._feeds.update({source: feed}))
+
+        def apply() -> None:
+            self._feeds[source] = feed
+            self._aim(source, feed)
+
+        self._post(apply)
         return feed.mailbox
 
     def remove_source(self, source: str) -> None:
@@ -115,7 +127,8 @@ class Canvas:
         key = rendition, codec
 
         def apply() -> None:
-            self._outputs[key] = Output(chosen, codec, sink, self._encoders)
+            output = self._outputs[key] = Output(chosen, codec, sink, self._encoders)
+            output.sharp = self._sharp
             self._frames.setdefault(rendition, Frames(chosen))
 
         self._post(apply)
@@ -196,6 +209,11 @@ class Canvas:
         for apply in inbox:
             apply()
 
+    def _aim(self, source: str, feed: Feed) -> None:
+        """Tell who decodes how large the picture is shown."""
+        widths = [tile.width for tile in self._scene.tiles if tile.participant == source]
+        feed.mailbox.tile_width = max(widths, default=None)
+
     def _with_output(self, rendition: str, codec: VideoCodec, apply: Callable[[Output], None]) -> None:
         output = self._outputs.get((rendition, codec))
         if output is not None:
@@ -247,3 +265,10 @@ class Canvas:
                 for source, feed in list(self._feeds.items())
             },
         }
+
+
+def _screen_share(body: LayoutBody, tiles: Sequence[Tile], sources: Sequence[Source]) -> float:
+    """How much of the canvas shared screens fill, 0 to 1."""
+    screens = {source.id for source in sources if source.screen}
+    area = sum(tile.width * tile.height for tile in tiles if tile.participant in screens)
+    return area / (body.canvas.width * body.canvas.height)

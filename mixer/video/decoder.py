@@ -34,13 +34,13 @@ class PictureTooLarge(DecodeFailed):
 class VideoDecoder:
     """Decodes one stream on the calling thread (``thread_count=1``: the pool is what runs in parallel).
 
-    ``skip_loop_filter``: leave the deblocking filter out, for pictures shown small. Errors add up until the
-    next keyframe, so it is not for pictures shown at more than half their size.
+    ``skip_loop_filter``: leave the deblocking filter out of all but keyframes. Errors add up until the next one:
+    ``mixer.video.loopfilter`` says when that is not seen.
     """
 
     def __init__(self, codec: VideoCodec, *, skip_loop_filter: bool = False) -> None:
         self.codec: Final[VideoCodec] = codec
-        self._skip_loop_filter = skip_loop_filter
+        self.skips_loop_filter: Final = skip_loop_filter
         self._context: av.VideoCodecContext = self._open()
         self._waiting = True
 
@@ -50,8 +50,8 @@ class VideoDecoder:
         context.flags |= Flags.low_delay
         # A second lock behind the header check: sizes that change where no header is read (VP9 interframes).
         options = {"max_pixels": str(MAX_LONG_PX * MAX_SHORT_PX)}
-        if self._skip_loop_filter:
-            options["skip_loop_filter"] = "all"
+        if self.skips_loop_filter:
+            options["skip_loop_filter"] = "nokey"
         context.options = options
         return context
 

@@ -22,6 +22,7 @@ class FrameClock:
         self._ticks = TickSchedule(origin_s, canvas.fps)
         self._stopping = False
         self._wake = threading.Event()
+        self.busy_s = 0.0  # of all ticks so far
         self._thread = threading.Thread(target=self._run, name="canvas", daemon=True)
 
     def start(self) -> None:
@@ -67,3 +68,4 @@ class FrameClock:
             except Exception:
                 # The canvas isolates its tiles; what reaches here is a bug of ours and must not end the picture.
                 log.exception("canvas.tick_failed")
+            self.busy_s += time.monotonic() - now

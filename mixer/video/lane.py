@@ -14,9 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final
 
+from mixer.errors import MalformedPacket
 from mixer.media import EncodedVideo
 from mixer.video.canvas import Mailbox
 from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
+from mixer.video.headers import picture_size
+from mixer.video.loopfilter import LoopFilterPolicy
 
 MAX_QUEUED: Final = 12
 # 400 ms at 30 fps. A decoder that is further behind will not catch up; overflow drops everything up to the
@@ -43,8 +46,10 @@ class DecodeLane:
         self._request_keyframe = request_keyframe
         self._clock = clock
         self._lock = threading.Lock()
-        self._queue: deque[EncodedVideo] = deque()
+        self._queue: deque[tuple[EncodedVideo, float]] = deque()
         self._decoder: VideoDecoder | None = None
+        self._filter = LoopFilterPolicy()
+        self._width = 0  # of the stream, as its latest keyframe says
         self._running = False
         self._closed = False
         self._shown = True
@@ -52,8 +57,10 @@ class DecodeLane:
         self.decoded = 0
         self.dropped = 0
         self.failed = 0
+        self.size = (0, 0)  # of the newest picture, pixels
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
+        self.busy_s = 0.0  # decoding, of all pictures so far
 
     @property
     def depth(self) -> int:
@@ -71,8 +78,8 @@ class DecodeLane:
         if shown:
             self._request_keyframe()
 
-    def push(self, frame: EncodedVideo) -> None:
-        """Queue one coded picture; the mailbox gets the decoded one soon."""
+    def push(self, frame: EncodedVideo, *, due: float = float("-inf")) -> None:
+        """Queue one coded picture; the mailbox gets the decoded one soon, to be shown at ``due``."""
         lost = False
         with self._lock:
             if self._closed:
@@ -90,7 +97,7 @@ class DecodeLane:
                 self._needs_keyframe = lost
             if not lost:
                 self._needs_keyframe = False
-                self._queue.append(frame)
+                self._queue.append((frame, due))
                 if not self._running:
                     self._running = True
                     self._pool.submit(self._work)
@@ -109,19 +116,18 @@ class DecodeLane:
                 if self._closed or not self._queue:
                     self._running = False
                     return
-                frame = self._queue.popleft()
-            self._decode(frame)
+                frame, due = self._queue.popleft()
+            self._decode(frame, due)
         with self._lock:
             self._running = bool(self._queue) and not self._closed
             if self._running:
                 self._pool.submit(self._work)
 
-    def _decode(self, frame: EncodedVideo) -> None:
+    def _decode(self, frame: EncodedVideo, due: float) -> None:
         started = self._clock()
         try:
-            if self._decoder is None or self._decoder.codec != frame.codec:
-                self._decoder = VideoDecoder(frame.codec)
-            pictures = self._decoder.decode(frame)
+            decoder = self._decoder_for(frame, started)
+            pictures = decoder.decode(frame)
         except DecodeFailed as error:
             self._decoder = None
             with self._lock:
@@ -134,8 +140,28 @@ class DecodeLane:
                 self._request_keyframe()
             return
         now = self._clock()
+        self.busy_s += now - started
         self.decode_ms += 0.1 * ((now - started) * 1000 - self.decode_ms)
+        if not frame.keyframe and self._filter.wants_keyframe(
+            frame.codec, self._width, self._mailbox.tile_width, now
+        ):
+            self._request_keyframe()
         for picture in pictures:
             self.decoded += 1
+            self.size = picture.width, picture.height
             self.refused = None
-            self._mailbox.put(picture, now)
+            self._mailbox.put(picture, now, due=due)
+
+    def _decoder_for(self, frame: EncodedVideo, now: float) -> VideoDecoder:
+        """The decoder of this picture; a keyframe is where the loop filter can be left out, or come back."""
+        decoder, skips = self._decoder, self._filter.skips
+        if frame.keyframe:
+            try:
+                size = picture_size(frame.codec, frame.data)
+            except MalformedPacket as error:
+                raise DecodeFailed(f"{frame.codec} picture cannot be decoded: {error}") from error
+            self._width = self._width if size is None else size[0]
+            skips = self._filter.keyframe(frame.codec, self._width, self._mailbox.tile_width, now)
+        if decoder is None or decoder.codec != frame.codec or decoder.skips_loop_filter != skips:
+            decoder = self._decoder = VideoDecoder(frame.codec, skip_loop_filter=skips)
+        return decoder

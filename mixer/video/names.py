@@ -24,6 +24,7 @@ from mixer.video.picture import Picture, Rgb
 _FONTS: Final = Path(__file__).parent / "fonts"
 _CACHE_ENTRIES: Final = 256  # a plate is some 20 kB, a placeholder of a 5×5 grid 50 kB
 _OVERSAMPLE: Final = 3
+_HAIRLINE_PX: Final = 2
 _MAX_NAME: Final = 80  # characters looked at; far more than any tile can show
 
 _INK: Final[Rgb] = (255, 255, 255)
@@ -163,50 +164,79 @@ def _plate(name: str, width: int, height: int, muted: bool) -> Overlay:
 
 
 def _placeholder(name: str, width: int, height: int, background: Rgb, muted: bool, seed: str) -> Picture:
-    image, draw = _card(width, height, background)
     scale = _OVERSAMPLE
     radius = min(width * 0.2, height * 0.24) * scale
     size = _text_px(height)
     named = height >= 72 and width >= size * 4
-    centre_x, centre_y = image.width / 2, image.height * (0.43 if named else 0.5)
+    font = _font("Medium", round(size * 1.1) * scale)
+    icon = size * 1.3 * scale if muted else 0.0
+    text = _elide(_clean(name), font, width * scale * 0.88 - icon) if named else ""
+    text_width = font.getlength(text) + icon if named else 0.0
+    # What is not flat: the disc, and the name below it with room for its descenders.
+    below = radius + (size * 2.3 * scale if named else 0.0)
+    middle = height * (0.43 if named else 0.5) * scale
+    card = _Card(width, height, background, max(2 * radius, text_width), middle - radius, middle + below)
+    x, y = card.centre, middle - card.top
     colour = _DISCS[blake2s(seed.encode("utf-8", "replace")).digest()[0] % len(_DISCS)]
-    box = (centre_x - radius, centre_y - radius, centre_x + radius, centre_y + radius)
-    draw.ellipse(box, fill=colour)
+    card.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
     letters = initials(name)
-    font = _font("SemiBold", max(6, round(radius * (0.95 if len(letters) == 1 else 0.8))))
-    draw.text((centre_x, centre_y), letters, font=font, fill=_INK, anchor="mm")
+    large = _font("SemiBold", max(6, round(radius * (0.95 if len(letters) == 1 else 0.8))))
+    card.draw.text((x, y), letters, font=large, fill=_INK, anchor="mm")
     if named:
-        font = _font("Medium", round(size * 1.1) * scale)
-        icon = size * 1.3 * scale if muted else 0.0
-        text = _elide(_clean(name), font, image.width * 0.88 - icon)
-        left = (image.width - font.getlength(text) - icon) / 2
-        text_y = centre_y + radius + size * 1.3 * scale
+        left, text_y = x - text_width / 2, y + radius + size * 1.3 * scale
         if muted:
-            _microphone_off(draw, left, text_y, size * 1.1 * scale)
-        draw.text((left + icon, text_y), text, font=font, fill=_INK, anchor="lm")
-    return _finish(image, width, height)
+            _microphone_off(card.draw, left, text_y, size * 1.1 * scale)
+        card.draw.text((left + icon, text_y), text, font=font, fill=_INK, anchor="lm")
+    return card.finish()
 
 
 def _counter(label: str, width: int, height: int, background: Rgb) -> Picture:
-    image, draw = _card(width, height, background)
     font = _font("SemiBold", max(6, round(min(width * 0.22, height * 0.3) * _OVERSAMPLE)))
-    draw.text((image.width / 2, image.height / 2), label, font=font, fill=_INK, anchor="mm")
-    return _finish(image, width, height)
+    middle = height * _OVERSAMPLE / 2
+    card = _Card(width, height, background, font.getlength(label), middle - font.size, middle + font.size)
+    card.draw.text((card.centre, middle - card.top), label, font=font, fill=_INK, anchor="mm")
+    return card.finish()
 
 
-def _card(width: int, height: int, background: Rgb) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A panel a little lighter than the canvas, with a hairline so that neighbours stay apart."""
-    lift = 16 if sum(background) < 3 * 200 else -60  # white text needs a dark card on a light canvas
-    card = tuple(max(0, min(255, c + lift)) if sum(background) < 3 * 110 else min(c, 70) for c in background)
-    line = tuple(min(255, c + 18) for c in card)
-    image = Image.new("RGB", (width * _OVERSAMPLE, height * _OVERSAMPLE), card)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=line, width=2 * _OVERSAMPLE)
-    return image, draw
+class _Card:
+    """A panel a little lighter than the canvas, with a hairline so that neighbours stay apart.
 
+    Most of it is flat. Only its middle, ``across`` wide and from ``top`` to ``bottom`` (of the large drawing), is
+    drawn and scaled down: a whole card of 1280×720 took the canvas 100 ms, three ticks. ``draw`` counts from the
+    middle's corner, which is at ``top``; ``centre`` is the card's, across.
+    """
 
-def _finish(image: Image.Image, width: int, height: int) -> Picture:
-    return Picture.from_rgb(np.asarray(image.resize((width, height), Image.Resampling.BOX)))
+    def __init__(
+        self, width: int, height: int, background: Rgb, across: float, top: float, bottom: float
+    ) -> None:
+        lift = 16 if sum(background) < 3 * 200 else -60  # white text needs a dark card on a light canvas
+        dark = sum(background) < 3 * 110
+        red, green, blue = (max(0, min(255, c + lift)) if dark else min(c, 70) for c in background)
+        colour = (red, green, blue)
+        self._picture = Picture.blank(
+            width, height, (min(255, red + 18), min(255, green + 18), min(255, blue + 18))
+        )
+        if width > 2 * _HAIRLINE_PX and height > 2 * _HAIRLINE_PX:
+            inner = width - 2 * _HAIRLINE_PX, height - 2 * _HAIRLINE_PX
+            self._picture.crop(_HAIRLINE_PX, _HAIRLINE_PX, *inner).fill(colour)
+        # whole pairs of pixels, inside the hairline
+        half = min(_up_even(across / _OVERSAMPLE / 2 + 2), width // 4 * 2 - _HAIRLINE_PX)
+        self._x = width // 4 * 2 - half
+        self._y = max(_HAIRLINE_PX, int(top / _OVERSAMPLE - 2) // 2 * 2)
+        end = min(height - _HAIRLINE_PX, _up_even(bottom / _OVERSAMPLE + 2)) // 2 * 2
+        self._image = Image.new(
+            "RGB", (max(2, 2 * half) * _OVERSAMPLE, max(2, end - self._y) * _OVERSAMPLE), colour
+        )
+        self.draw = ImageDraw.Draw(self._image)
+        self.centre = (width / 2 - self._x) * _OVERSAMPLE
+        self.top = self._y * _OVERSAMPLE
+
+    def finish(self) -> Picture:
+        """The whole card."""
+        middle = Picture.from_rgb(np.asarray(self._image.reduce(_OVERSAMPLE)))
+        if self._x + middle.width <= self._picture.width and self._y + middle.height <= self._picture.height:
+            self._picture.paste(middle, self._x, self._y)
+        return self._picture
 
 
 def _microphone_off(draw: ImageDraw.ImageDraw, x: float, y: float, size: float) -> None:

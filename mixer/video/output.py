@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from mixer.media import VIDEO_CLOCK_HZ, EncodedVideo, VideoCodec
 from mixer.video.compositor import placement
@@ -14,7 +14,15 @@ from mixer.video.rendition import Rendition
 from mixer.video.scaler import Scaler
 
 Sink = Callable[[EncodedVideo], None]
-EncoderFactory = Callable[[VideoCodec, int, int, int, int], VideoEncoder]
+
+
+class EncoderFactory(Protocol):
+    """Makes an encoder of a codec: width, height, pictures a second, bits a second; see ``make_encoder``."""
+
+    def __call__(
+        self, codec: VideoCodec, width: int, height: int, fps: int, bitrate_bps: int, *, sharp: bool
+    ) -> VideoEncoder: ...
+
 
 _SMOOTHING: Final = 0.1  # of the moving averages: about the last ten values
 
@@ -57,6 +65,8 @@ class Output:
     ) -> None:
         self.rendition, self.codec, self.sink = rendition, codec, sink
         self.keyframe_interval_s: float | None = None
+        self.sharp = False
+        """Whether a shared screen fills the canvas: fewer pictures, each of them sharper."""
         self.encode_ms = 0.0
         self.fps = 0.0
         self.kbps = 0.0
@@ -87,15 +97,11 @@ class Output:
         if pts <= self._last_pts:
             return
         started = perf_counter()
+        encoder = self._encoder_at(self._rate(fps))
         due_s = self.keyframe_interval_s
         keyframe = self._force or (due_s is not None and pts - self._keyframe_pts >= due_s * VIDEO_CLOCK_HZ)
-        if self._encoder is None:
-            size = self.rendition
-            self._encoder = self._factory(
-                self.codec, size.width, size.height, min(size.fps, fps), size.video_bps
-            )
         try:
-            frame = self._encoder.encode(picture, pts, keyframe=keyframe)
+            frame = encoder.encode(picture, pts, keyframe=keyframe)
         except EncodeFailed:
             self.failed += 1
             self._encoder, self._force = None, True
@@ -111,8 +117,25 @@ class Output:
         self._measure(len(frame.data), now)
         self.sink(frame)
 
+    def _encoder_at(self, rate: int) -> VideoEncoder:
+        """The encoder, another one when the rate or the kind of content changed.
+
+        x264 spends its bits by the rate it was opened with: at a third of it, a third of the bits.
+        """
+        encoder = self._encoder
+        if encoder is None or (encoder.fps, encoder.sharp) != (rate, self.sharp):
+            size = self.rendition
+            encoder = self._factory(
+                self.codec, size.width, size.height, rate, size.video_bps, sharp=self.sharp
+            )
+            self._encoder, self._force = encoder, True
+        return encoder
+
+    def _rate(self, fps: int) -> int:
+        return min(self.rendition.sharp_fps if self.sharp else self.rendition.fps, fps)
+
     def _slot_of(self, index: int, fps: int) -> int:
-        return index * min(self.rendition.fps, fps) // fps
+        return index * self._rate(fps) // fps
 
     def _measure(self, size: int, now: float) -> None:
         since, pictures, octets = self._window or (now, 0, 0)

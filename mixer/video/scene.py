@@ -22,6 +22,7 @@ from mixer.video.scaler import Scaler
 
 STALE_S: Final = 5.0  # the contract: nothing decoded for 5 s is a placeholder
 _SERIALS: Final = itertools.count(1)  # of all feeds: one that comes back under its name is not mistaken
+_LONGEST_TICK_S: Final = 0.125  # 8 fps; ticks further apart are a break in the ticks
 _FROZEN_S: Final = 0.25  # a picture that stands longer than this is seen to stand
 
 
@@ -36,8 +37,11 @@ class Feed:
     frozen_s: float = 0.0
 
     def update(self, now: float, elapsed_s: float) -> None:
-        """Take what the mailbox has; ``elapsed_s`` since the last update counts as frozen if nothing came."""
-        frame = self.mailbox.take()
+        """Take what the mailbox has; ``elapsed_s`` since the last update counts as frozen if nothing came.
+
+        A picture is due at the tick that is nearest to its time.
+        """
+        frame = self.mailbox.take(now + min(elapsed_s, _LONGEST_TICK_S) / 2)
         if frame is not None:
             self.frame, self.at, self.serial = frame, self.mailbox.at, next(_SERIALS)
         elif self.frame is not None and _FROZEN_S < now - self.at <= STALE_S:

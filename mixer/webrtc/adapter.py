@@ -19,6 +19,8 @@ upgrade of either is made with the contract tests green.
     DTLS datagrams by way of our demultiplexer.
 ``RTCDtlsTransport._set_role``, ``._rx_srtp``, ``._tx_srtp``
     The role that the answer named; the libsrtp sessions made of the exported keys.
+``pylibsrtp.Session._srtp``, ``pylibsrtp._binding``
+    libsrtp's own functions with one kept buffer: 0.9 µs a packet where ``Session.protect`` takes 1.6.
 ``RTCCertificate._create_ssl_context``
     RSA peers (GStreamer 1.22) need more than ECDSA suites.
 """
@@ -40,11 +42,16 @@ from aioice.stun import Message, TransactionError, parse_message
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
 from aiortc.rtcdtlstransport import SRTPProtectionProfile
 from OpenSSL import SSL
+from pylibsrtp._binding import ffi, lib
 
 from mixer.errors import MalformedPacket
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.udp import Address, UdpPort, UdpSocket
 
+SRTP_BUFFER_BYTES: Final = 2048
+MAX_SRTP_BYTES: Final = (
+    1500  # an Ethernet frame; libsrtp writes up to SRTP_MAX_TRAILER_LEN, 144 bytes, behind it
+)
 COMPONENT: Final = 1  # RFC 8445: RTP; RTCP is multiplexed on it (RFC 5761), there is no second one
 MAX_REMOTE_CANDIDATES: Final = 32  # a browser on a laptop with VPNs sends about 12
 MAX_DTLS_BACKLOG: Final = 32  # datagrams; a whole handshake flight is at most 6
@@ -292,6 +299,47 @@ class _Link:
             raise ConnectionError("no nominated pair, or the socket is full")
 
 
+class SrtpSession:
+    """One direction of a connection's SRTP and SRTCP, over a ``pylibsrtp.Session`` that it keeps alive.
+
+    Raises ``pylibsrtp.Error`` for what libsrtp refuses (forged, replayed), ``ValueError`` for what is too long.
+    """
+
+    def __init__(self, session: pylibsrtp.Session) -> None:
+        self._session = session
+        self._srtp = session._srtp[0]
+        self._packet = ffi.new("char[]", SRTP_BUFFER_BYTES)
+        self._bytes = ffi.buffer(self._packet)
+        self._size = ffi.new("int *")
+
+    def protect(self, packet: bytes) -> bytes:
+        """SRTP of an RTP packet."""
+        return self._run(lib.srtp_protect, packet)
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        """SRTCP of an RTCP packet."""
+        return self._run(lib.srtp_protect_rtcp, packet)
+
+    def unprotect(self, packet: bytes) -> bytes:
+        """The RTP packet in an SRTP packet."""
+        return self._run(lib.srtp_unprotect, packet)
+
+    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        """The RTCP packet in an SRTCP packet."""
+        return self._run(lib.srtp_unprotect_rtcp, packet)
+
+    def _run(self, function: Callable[[Any, Any, Any], int], packet: bytes) -> bytes:
+        size = len(packet)
+        if size > MAX_SRTP_BYTES:
+            raise ValueError(f"a packet of {size} bytes is too long for SRTP")
+        self._bytes[0:size] = packet
+        self._size[0] = size
+        if status := function(self._srtp, self._packet, self._size):
+            raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
+        protected: bytes = self._bytes[0 : self._size[0]]
+        return protected
+
+
 class SecureTransport:
     """ICE, then DTLS, then SRTP: bytes of RTP and RTCP in clear on our side, one peer on the other.
 
@@ -319,8 +367,8 @@ class SecureTransport:
         self._dtls._set_role("server" if dtls_server else "client")
         self._on_rtp = on_rtp
         self._on_rtcp = on_rtcp
-        self._rx: pylibsrtp.Session | None = None
-        self._tx: pylibsrtp.Session | None = None
+        self._rx: SrtpSession | None = None
+        self._tx: SrtpSession | None = None
         self._early: deque[bytes] = deque(maxlen=64)  # media that overtakes the end of the handshake
         self._closing = False
         self.on_lost: Callable[[str], None] = lambda reason: None
@@ -358,7 +406,7 @@ class SecureTransport:
         if self._dtls.state != "connected":
             raise ConnectionError("DTLS handshake failed")
         self._dtls.on("statechange", self._dtls_changed)
-        self._rx, self._tx = self._dtls._rx_srtp, self._dtls._tx_srtp
+        self._rx, self._tx = SrtpSession(self._dtls._rx_srtp), SrtpSession(self._dtls._tx_srtp)
         for data in self._early:
             self._media(data)
         self._early.clear()

@@ -31,6 +31,7 @@ from mixer.errors import BadOffer
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedVideo, Kind, VideoCodec
 from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import FrameAssembler
+from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.reception import ReceptionStats
 from mixer.rtp.rtcp import (
@@ -63,6 +64,7 @@ _CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLO
 _OPUS_PT: Final = 111
 _TRANSPORT_ID: Final = 5  # of the transport-wide sequence number, in what we receive
 _VIDEO_PTS: Final[dict[VideoCodec, int]] = {"VP8": 96, "H264": 102, "VP9": 98}
+_RTX_PTS: Final[dict[int, int]] = {97: 96, 103: 102, 99: 98}  # RTX payload type → the one it repairs
 _VIDEO_FMTP: Final[dict[VideoCodec, str]] = {
     "H264": "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"  # RFC 6184 section 8.1
 }
@@ -260,7 +262,12 @@ class WebRtcClient:
             rows += [f"a=rtcp-fb:{_OPUS_PT} transport-cc"] if self._arrivals is not None else []
             rows += self._source("audio", _OPUS_PT)
         if self._video:
-            numbers = " ".join(str(_VIDEO_PTS[codec]) for codec in self._video)
+            media = [_VIDEO_PTS[codec] for codec in self._video]
+            # with the reports, as browsers do: a line that is measured is tried with padding, which is RTX
+            repairs = {
+                rtx: apt for rtx, apt in _RTX_PTS.items() if apt in media and self._arrivals is not None
+            }
+            numbers = " ".join(map(str, [*media, *repairs]))
             rows += [f"m=video 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:video"]
             for codec in self._video:
                 number = _VIDEO_PTS[codec]
@@ -268,6 +275,8 @@ class WebRtcClient:
                 rows += [f"a=rtcp-fb:{number} {value}" for value in feedback]
                 if fmtp := _VIDEO_FMTP.get(codec):
                     rows.append(f"a=fmtp:{number} {fmtp}")
+            for rtx, apt in repairs.items():
+                rows += [f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={apt}"]
             rows += self._source("video", _VIDEO_PTS[self._video[0]])
         return "\r\n".join(rows) + "\r\n"
 
@@ -293,6 +302,8 @@ class WebRtcClient:
 
     def _expect(self, kind: Kind, section: Section) -> None:
         for codec in section.codecs:
+            if codec.payload_type in _RTX_PTS:
+                continue
             name = next((name for name, number in _VIDEO_PTS.items() if number == codec.payload_type), None)
             self._incoming[codec.payload_type] = _Incoming(kind, name, assemble=self._assemble)
 
@@ -373,17 +384,25 @@ class WebRtcClient:
 
     def _rtp(self, data: bytes) -> None:
         packet = parse_rtp(data)
-        incoming = self._incoming.get(packet.payload_type)
-        if incoming is None:
-            return
         now = asyncio.get_running_loop().time()
+        self.bytes_received += len(data)
         if self._arrivals is not None and len(number := packet.extensions.get(_TRANSPORT_ID, b"")) == 2:
             self._arrivals.record(int.from_bytes(number, "big"), now)
-        if self.first_packet_at is None:
-            self.first_packet_at = now
-        self.bytes_received += len(data)
-        incoming.ssrc = packet.ssrc
-        incoming.stats.receive(packet, now)
+        repaired = _RTX_PTS.get(packet.payload_type)
+        incoming = self._incoming.get(repaired or packet.payload_type)
+        if incoming is None:
+            return
+        if repaired is None:
+            if self.first_packet_at is None:
+                self.first_packet_at = now
+            incoming.ssrc = packet.ssrc
+            incoming.stats.receive(packet, now)
+        elif incoming.ssrc is None or incoming.assembler is None:
+            return
+        elif (original := unwrap_rtx(packet, payload_type=repaired, ssrc=incoming.ssrc)) is not None:
+            packet = original
+        else:
+            return
         if incoming.kind == "audio":
             self.on_audio(packet, now)
         elif incoming.assembler is not None:

@@ -15,10 +15,12 @@ WIRE_OVERHEAD: Final = (
     38  # bytes a packet: IPv4 20, UDP 8, SRTP's authentication tag 10 (RFC 3711 section 4.2)
 )
 FIRST_TRY_S: Final = 0.3  # after the first report: the first keyframe may have measured the line by then
-PACING: Final = 1.2  # times the estimate: what waits here gets out faster than more comes in
+PACING: Final = 1.1  # times the estimate: what waits here gets out faster than more comes in
 REPEATS: Final = 0.3  # of the estimate may go into repeats: a line that is full is not helped by more
+UNKNOWN_BPS: Final = 1_000_000  # of a line that tells nothing; more repeats come with more that is sent
 NARROW_BPS: Final = 200_000  # ten reports a second are 6 kbit/s
-_REPEAT_BURST_S: Final = 0.5
+_REPEAT_BURST_S: Final = 1.0
+DRAIN_S: Final = 4.0  # at most: a queue that holds more is not waited for
 
 
 class _SentRate:
@@ -59,6 +61,9 @@ class Downlink:
         self._heard = False
         self._repeat_bits = 0.0
         self._repeat_at = 0.0
+        self._drain_until = float("-inf")
+        self._drain_from = 0
+        self._reported = (0, 0.0)  # octets sent when the last report came, and when
 
     # --- out
 
@@ -91,9 +96,7 @@ class Downlink:
 
     def may_repeat(self, size: int, now: float) -> bool:
         """Whether a repeat of ``size`` bytes fits what the line can spare; takes it from the budget."""
-        bps = self._estimator.bps
-        if bps is None:
-            return True
+        bps = self._estimator.bps or max(UNKNOWN_BPS, self._rate.bps(now))
         most = REPEATS * bps * _REPEAT_BURST_S
         self._repeat_bits = min(most, self._repeat_bits + REPEATS * bps * (now - self._repeat_at))
         self._repeat_at = now
@@ -126,6 +129,8 @@ class Downlink:
             self._prober.wait(now + FIRST_TRY_S)
         outcome = self._departures.resolve(packet)
         for departure in outcome.arrived:
+            if departure.number >= self._drain_from:
+                self._drain_until = float("-inf")
             if departure.burst:
                 self._meter.arrived(departure)
         for departure in outcome.lost:
@@ -145,7 +150,21 @@ class Downlink:
 
     def reported(self, block: ReportBlock, rtt_s: float | None, now: float) -> None:
         """A receiver report on the stream that tells most of the line."""
-        self._estimator.report(block.fraction_lost / 256, rtt_s, self._rate.bps(now), now)
+        before_octets, before = self._reported
+        self._reported = self._octets, now
+        sent_bps = (self._octets - before_octets) * 8 / (now - before) if now > before else 0.0
+        self._estimator.report(block.fraction_lost / 256, rtt_s, sent_bps, now)
+
+    # --- a full queue
+
+    def drain(self, now: float) -> None:
+        """Wait until what has been sent is through; sound goes on and tells when that is."""
+        if self.reports:
+            self._drain_until, self._drain_from = now + DRAIN_S, self._departures.next
+
+    def draining(self, now: float) -> bool:
+        """Whether nothing sent since `drain` has arrived yet."""
+        return now < self._drain_until
 
     # --- time
 

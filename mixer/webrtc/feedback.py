@@ -76,6 +76,12 @@ class Feedback:
         """What it sent of them in the last second."""
         return sum(i.received_bps for i in self._router.tracks if i.track.kind == "video")
 
+    @property
+    def layer(self) -> str | None:
+        """The simulcast layer of its camera that is looked at."""
+        actives = (layers.active for layers in self._layers.values())
+        return next((i.rid for i in actives if i is not None and not i.track.screen), None)
+
     def layers(self, incoming: IncomingTrack) -> Layers:
         """The simulcast layers of the m-line that ``incoming``, a picture's, belongs to."""
         return self._layers[incoming.track.index]

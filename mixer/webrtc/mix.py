@@ -12,7 +12,7 @@ from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedAudio
 from mixer.rtp.pacing import AT_ONCE, Pacer
 from mixer.rtp.payload import vp8
 from mixer.rtp.rtcp import ReportBlock, SenderReport
-from mixer.webrtc.answer import ABS_SEND_TIME, Track
+from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
 from mixer.webrtc.downlink import Downlink
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
@@ -97,6 +97,7 @@ class MixOut:
                     payload_type=track.sends.codec.payload_type,
                     clock_hz=track.sends.codec.clock_hz,
                     transport_id=track.transport_cc,
+                    levels_id=track.extensions.get(MIXER_LEVELS),
                     history=0,
                 )
                 if self.video is None:
@@ -110,7 +111,7 @@ class MixOut:
         if self.video is None or unit.codec != self.video_codec or not unit.payloads:
             self.counters.unsent += 1
             return True
-        if unit.keyframe:
+        if unit.keyframe and not self.downlink.draining(now):
             self._pacer.clear()
         elif self._needs_keyframe:
             self.counters.unsent += 1
@@ -144,6 +145,13 @@ class MixOut:
         """Sound alone from now on: what waits is forgotten, and the next picture must be a keyframe."""
         self._pacer.clear()
         self._needs_keyframe = True
+        if self.video is not None:
+            self.video.forget()
+
+    def hold_pictures(self, now: float) -> None:
+        """The same until the line has delivered what it has: a keyframe that finds its queue full is lost."""
+        self.stop_pictures()
+        self.downlink.drain(now)
 
     def sound(self, frame: EncodedAudio, now: float) -> None:
         """Send one sound frame at once."""
@@ -153,8 +161,10 @@ class MixOut:
             return
         self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
-        number = self._depart(stream, len(frame.data) + stream.header_size, now)
-        self._put(stream.packet(frame.data, pts, marker=stream.packets == 0, now=now, transport=number))
+        first, named = stream.packets == 0, frame.contributors
+        size = len(frame.data) + stream.header_size + stream.naming_size(len(named))
+        number = self._depart(stream, size, now)
+        self._put(stream.packet(frame.data, pts, marker=first, now=now, transport=number, contributors=named))
 
     def drain(self, now: float) -> None:
         """Send what the pacer lets go by now, and padding while the line is tried."""

@@ -21,6 +21,7 @@ NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
 _EXTENSION = struct.Struct("!HHI")
 _EXTENDED_SIZE: Final = HEADER_SIZE + _EXTENSION.size
+_EXTENSION_HEAD = struct.Struct("!HH")
 
 
 def ntp_time(unix_s: float) -> int:
@@ -39,7 +40,8 @@ class OutgoingStream:
     ``clock_hz``: RTP clock of the payload. Room pts are given in that clock; the sender's offset (RFC 3550
     section 5.1 wants a random start) is added here, so that renditions can change under one stream.
     ``transport_id``: id of the transport-wide number's extension, ``stamp_id``: of abs-send-time, or ``None``; a
-    packet carries the first of them that is there. ``rtx``: (payload type, SSRC) or ``None``.
+    packet carries the first of them that is there. ``levels_id``: of the mixer's levels (RFC 6465).
+    ``rtx``: (payload type, SSRC) or ``None``.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class OutgoingStream:
         clock_hz: int,
         stamp_id: int | None = None,
         transport_id: int | None = None,
+        levels_id: int | None = None,
         rtx: tuple[int, int] | None = None,
         history: int = HISTORY_PACKETS,
     ) -> None:
@@ -58,6 +61,7 @@ class OutgoingStream:
         self._payload_type = payload_type
         self._stamp_id = stamp_id
         self._transport_id = transport_id
+        self._levels_id = levels_id
         self._rtx = rtx
         self._rtx_sequence = random.getrandbits(15)
         # half the range: libsrtp's rollover estimate goes wrong when the first packets wrap and one is lost
@@ -87,13 +91,35 @@ class OutgoingStream:
         """Bytes before the padding of a padding packet; ``None`` when there can be none (no RTX)."""
         return self.header_size if self._rtx is not None else None
 
-    def packet(self, payload: bytes, pts: int, *, marker: bool, now: float, transport: int = 0) -> bytes:
-        """The next packet in clear. ``pts``: room time in ``clock_hz`` units. ``transport``: its wide number."""
+    def naming_size(self, count: int) -> int:
+        """Bytes beyond ``header_size`` of a packet that names ``count`` contributors."""
+        if not count:
+            return 0
+        naming = self._naming(bytes(HEADER_SIZE), ((0, 0),) * count, 0.0, 0)
+        return len(naming) - self.header_size
+
+    def packet(
+        self,
+        payload: bytes,
+        pts: int,
+        *,
+        marker: bool,
+        now: float,
+        transport: int = 0,
+        contributors: tuple[tuple[int, int], ...] = (),
+    ) -> bytes:
+        """The next packet in clear. ``pts``: room time in ``clock_hz`` units. ``transport``: its wide number.
+        ``contributors``: of a mix.
+        """
         sequence = self._sequence
         self._sequence = (sequence + 1) & 0xFFFF
         self._timestamp = (pts + self._offset) & 0xFFFFFFFF
         header = write_header(self._payload_type, marker, sequence, self._timestamp, self.ssrc)
-        packet = self._extended(header, now, transport) + payload if self._stamped else header + payload
+        if contributors:
+            header = self._naming(header, contributors, now, transport)
+        elif self._stamped:
+            header = self._extended(header, now, transport)
+        packet = header + payload
         if self._history is not None:
             self._history.add(sequence, packet)
         self.packets += 1
@@ -149,12 +175,31 @@ class OutgoingStream:
         return self._transport_id is not None or self._stamp_id is not None
 
     def _extended(self, header: bytes, now: float, transport: int) -> bytes:
-        """``header`` with its extension (RFC 8285 section 4.2: length - 1 beside the id)."""
-        if self._transport_id is not None:
-            element = self._transport_id << 28 | 1 << 24 | transport << 8
-        else:
-            element = (self._stamp_id or 0) << 28 | 2 << 24 | abs_send_time(now)
+        """``header`` with its extension."""
+        element = self._stamp(now, transport)
         return bytes((header[0] | 0x10,)) + header[1:] + _EXTENSION.pack(ONE_BYTE_PROFILE, 1, element)
+
+    def _stamp(self, now: float, transport: int) -> int:
+        """The element in 32 bits, padded (RFC 8285 section 4.2: length - 1 beside the id)."""
+        if self._transport_id is not None:
+            return self._transport_id << 28 | 1 << 24 | transport << 8
+        return (self._stamp_id or 0) << 28 | 2 << 24 | abs_send_time(now)
+
+    def _naming(
+        self, header: bytes, contributors: tuple[tuple[int, int], ...], now: float, transport: int
+    ) -> bytes:
+        """``header`` with a CSRC list (RFC 3550 section 5.1), and the levels of the same (RFC 6465 section 3)."""
+        count = len(contributors)
+        sources = struct.pack(f"!{count}I", *(csrc for csrc, _ in contributors))
+        elements = self._stamp(now, transport).to_bytes(4, "big") if self._stamped else b""
+        if self._levels_id is not None:
+            elements += bytes((self._levels_id << 4 | count - 1, *(level for _, level in contributors)))
+        first = header[0] | count
+        if not elements:
+            return bytes((first,)) + header[1:] + sources
+        elements += bytes(-len(elements) % 4)
+        extension = _EXTENSION_HEAD.pack(ONE_BYTE_PROFILE, len(elements) // 4)
+        return bytes((first | 0x10,)) + header[1:] + sources + extension + elements
 
     def _next_rtx(self) -> int:
         sequence = self._rtx_sequence

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import random
 import secrets
 import time
@@ -24,7 +25,7 @@ from typing import Any, Final, Protocol
 
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
-from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, VideoCodec
+from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
 from mixer.rtp.bandwidth import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
@@ -42,7 +43,7 @@ from mixer.rtp.rtcp import (
 from mixer.rtp.twcc import TransportFeedback
 from mixer.video.demand import Demand
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
-from mixer.webrtc.answer import LocalSide, Plan, negotiate, write_answer
+from mixer.webrtc.answer import AUDIO_LEVEL, LocalSide, Plan, negotiate, write_answer
 from mixer.webrtc.feedback import REPORT_S, Feedback
 from mixer.webrtc.incoming import Router
 from mixer.webrtc.mix import MixOut
@@ -52,6 +53,7 @@ from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.udp import UdpPort
 
 POLL_S: Final = 0.02  # a NACK waits at most one audio tick
+PATIENT_ROUNDS: Final = 5  # who sends no picture loses nothing that is asked for again: 100 ms, as `LINE_S`
 LINE_S: Final = 0.1  # as often as peers report on it
 CONNECT_TIMEOUT_S: Final = 15.0  # aioice never gives up by itself without end-of-candidates
 SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s
@@ -107,6 +109,7 @@ class PeerFactory:
         self._certificate: Certificate | None = None
         self._peers: set[Peer] = set()
         self._poll_timer: asyncio.TimerHandle | None = None
+        self._poll_round = 0
         self._pace_timer: asyncio.TimerHandle | None = None
         self._pacing: set[Peer] = set()
         self._closed = False
@@ -171,8 +174,13 @@ class PeerFactory:
         if not self._closed:
             self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
             now = self.clock()
+            self._poll_round += 1
             for peer in tuple(self._peers):
-                peer.poll(now)
+                if not peer.is_patient or (self._poll_round + peer.number) % PATIENT_ROUNDS == 0:
+                    peer.poll(now)
+
+
+_numbers = itertools.count()  # of peers; spreads their polls over the rounds
 
 
 class Peer:
@@ -183,6 +191,7 @@ class Peer:
         self._sink = sink
         self._may_send = send
         self._may_receive = receive
+        self.number = next(_numbers)
         self._cname = secrets.token_hex(8)
         self._offer: Offer | None = None
         self._transport: SecureTransport | None = None
@@ -197,6 +206,7 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.receives_video: VideoCodec | None = None
         self.receives_audio: AudioCodec | None = None
+        self.audio_level_id: int | None = None
 
     @property
     def sends_video(self) -> VideoCodec | None:
@@ -206,6 +216,11 @@ class Peer:
     @property
     def sends_audio(self) -> AudioCodec | None:
         return self._mix.audio_codec
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether ``poll`` each ``PATIENT_ROUNDS`` is enough."""
+        return self.receives_video is None
 
     @property
     def measures_line(self) -> bool:
@@ -298,6 +313,7 @@ class Peer:
                         self.receives_video = video
                     case audio:
                         self.receives_audio = audio
+                        self.audio_level_id = track.extensions.get(AUDIO_LEVEL)
 
     async def _connect(self, transport: SecureTransport, offer: Offer) -> None:
         remote = offer.transport
@@ -372,7 +388,10 @@ class Peer:
             case ReceiverReport():
                 self._mix.reported(packet.reports, now=now, unix_s=time.time())
             case TransportFeedback():
+                held = self.holds_pictures
                 self._mix.downlink.feedback(packet, self._rtt_s, now)
+                if held and not self.holds_pictures:
+                    self._line_at = now
             case Nack() if self._mix.is_video(packet.media_ssrc):
                 self._mix.repeat(packet.lost, now)
             case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
@@ -411,6 +430,15 @@ class Peer:
         """Sound alone from now on, until `send_video` gets a keyframe again."""
         self._mix.stop_pictures()
 
+    def hold_pictures(self) -> None:
+        """No more pictures until those on their way have arrived; the line's queue is full of them."""
+        self._mix.hold_pictures(self._factory.clock())
+
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether `hold_pictures` is still in force; `on_line` follows at once when it ends."""
+        return self._mix.downlink.draining(self._factory.clock())
+
     def seek_line(self, bps: int | None) -> None:
         """What we would like to send, headers included; the line is tried for it. ``None``: enough as it is."""
         self._mix.downlink.seek(bps)
@@ -430,6 +458,16 @@ class Peer:
         """What the publisher is to send, by REMB, TMMBR and the choice of layer; repeated each second."""
         self._feedback.ask(demand, screen=screen, now=self._factory.clock())
         self._send_urgent(self._feedback.limits())
+
+    def sender_time(self, kind: Kind, timestamp: int, *, screen: bool = False) -> float | None:
+        """When the publisher took the sample of that RTP timestamp, seconds of its NTP clock; None: no report."""
+        for incoming in self._router.tracks:
+            if incoming.track.kind != kind or incoming.track.screen != screen:
+                continue
+            # simulcast layers have clocks of their own: what is shown is of the one that is decoded
+            if kind == "audio" or self._feedback.layers(incoming).active in {None, incoming}:
+                return incoming.stats.sender_time(timestamp & 0xFFFFFFFF)
+        return None
 
     @property
     def _rtt_s(self) -> float | None:
@@ -454,7 +492,7 @@ class Peer:
     # --- time ---
 
     def poll(self, now: float) -> None:
-        """Feedback, reports, timeouts. Each ``POLL_S``, by the factory (or a test)."""
+        """Feedback, reports, timeouts. Each ``POLL_S`` or, of the patient, so many of them, by the factory."""
         if not self._ready or self._transport is None:
             return
         urgent = self._feedback.urgent(now, self._transport.rtt_s)
@@ -504,6 +542,7 @@ class Peer:
             "bytes": transport.bytes_received if transport else 0,
             "asked_kbps": round(self._feedback.asked_bps / 1000),
             "received_kbps": round(self._feedback.received_bps / 1000),
+            "layer": self._feedback.layer,
             "frames": sum(assembler.frames for assembler in assemblers),
             "frames_dropped": sum(assembler.dropped for assembler in assemblers),
             "nacks": sum(incoming.nacks for incoming in tracks),

@@ -35,6 +35,9 @@ class NotingPeer:
     def request_keyframe(self, screen: bool = False) -> None:
         self.told.append(("screen" if screen else "camera", "keyframe"))
 
+    def sender_time(self, kind: str, timestamp: int, *, screen: bool = False) -> float | None:
+        return None  # no sender report has come yet
+
 
 class Sender:
     """What ``Intake`` reads of a connection."""

@@ -261,3 +261,50 @@ async def test_a_recording_that_cannot_be_continued_is_followed_by_another(d: De
     recording = d.registry.room("demo").recording
     assert recording is not None
     assert recording.note == "council"
+
+
+def load(*, step: int = 0, full: bool = False, cores: float = 0.1) -> protocol.LoadChanged:
+    return protocol.LoadChanged(
+        pressure=0.9 if full else 0.2, cause="decoding", step=step, name="x", full=full, cores=cores
+    )
+
+
+async def test_a_full_room_takes_nobody_new_but_those_inside_back(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await d.registry.create_room(RoomCreate(name="other"))
+    degraded = await until(d, "room.degraded", lambda: d.host.say("demo", load(step=1, full=True)))
+    assert degraded["step"] == 1
+    assert degraded["cause"] == "decoding"
+    for direction in ("whip", "whep"):
+        with pytest.raises(NoCapacity, match="try again soon"):
+            await d.registry.offer("demo", direction, BOB, OFFER)  # type: ignore[arg-type]
+    assert set(d.host.open_rooms["demo"].roster) == {"ann"}
+    await d.registry.offer("demo", "whip", ANN, OFFER)  # her page was reloaded
+    await d.registry.offer("other", "whep", ADMIN, OFFER)  # another room has its own threads
+    restored = await until(d, "room.restored", lambda: d.host.say("demo", load()))
+    assert restored["step"] == 0
+    await d.registry.offer("demo", "whip", BOB, OFFER)
+
+
+async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> None:
+    desk = Desk()
+    desk.registry = Registry(desk.host, desk.desk, SETTINGS.model_copy(update={"cpu_cores": 2.0}))
+    await desk.registry.start()
+    for name in ("one", "two"):
+        await desk.registry.create_room(RoomCreate(name=name))
+        await desk.registry.offer(name, "whip", Caller(name, "", "participant", name), OFFER)
+    desk.host.say("one", load(cores=0.9))
+    await until(desk, "speaker.changed", lambda: _said(desk, "one"))
+    await desk.registry.offer("two", "whep", ADMIN, OFFER)
+    desk.host.say("two", load(cores=0.85))
+    await until(desk, "speaker.changed", lambda: _said(desk, "two"))
+    with pytest.raises(NoCapacity, match=r"1\.8 of its 2 cores"):
+        await desk.registry.offer("two", "whep", ADMIN, OFFER)
+    await desk.registry.end_room("one")  # what it used is free again
+    await desk.registry.offer("two", "whep", ADMIN, OFFER)
+    await desk.registry.drain(grace_s=1)
+
+
+def _said(desk: Desk, room: str) -> None:
+    """Something that is answered by an event, after all that was said before it."""
+    desk.host.say(room, protocol.SpeakingChanged(speaking=(), speaker=None))

@@ -24,6 +24,7 @@ PACKAGES: Final = (
     "gstreamer1.0-plugins-good",
     "gstreamer1.0-plugins-ugly",
     "gstreamer1.0-tools",
+    "gstreamer1.0-x",
     "janus",  # its audiobridge, for the bench
     "libopus0",
     "python3-gst-1.0",

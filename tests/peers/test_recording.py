@@ -21,7 +21,7 @@ from tests.peers import canvas
 from tests.serving import Server
 
 SECONDS = 8.0
-SKEW_S = 0.080  # the issue
+SKEW_S = 0.040  # the issue
 
 
 def fetch_in_ranges(server: Server, path: str, piece: int = 200_000) -> bytes:

@@ -21,6 +21,14 @@ def voiced(seconds: float, amplitude: float = 0.15) -> Pcm:
     return (amplitude * sum(np.sin(k * phase) / k for k in range(1, 25))).astype(np.float32)
 
 
+def syllables(seconds: float, amplitude: float = 0.15) -> Pcm:
+    """The hum in 3.3 syllables a second: libopus takes a hum that never ends for noise, and spends no FEC on it."""
+    at = np.arange(round(seconds * RATE)) / RATE
+    return (voiced(seconds, amplitude) * np.clip(np.sin(2 * np.pi * 3.3 * at) + 0.55, 0.02, 1.0)).astype(
+        np.float32
+    )
+
+
 def noise(seconds: float, amplitude: float, seed: int = 1) -> Pcm:
     rng = np.random.default_rng(seed)
     return (amplitude * rng.standard_normal(round(seconds * RATE))).astype(np.float32)

@@ -255,6 +255,9 @@ def test_a_decoder_that_raises_anything_costs_only_its_own_voice(monkeypatch):
 
         conceal = recover = decode
 
+        def reset(self):
+            pass
+
     monkeypatch.setattr(bridge._legs["eve"], "_decoder", Broken())
     run(bridge, list(callers.values()), range(100))
     assert bridge.stats()["inputs"]["eve"]["decode_errors"] > 90

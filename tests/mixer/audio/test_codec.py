@@ -62,7 +62,7 @@ def _through_loss(codec: str, share: float) -> np.ndarray:
     rng = random.Random(11)
     pcm = voiced(16)
     packets = _encode(codec, pcm)
-    leg = InboundLeg(codec, muted=False, volume=1.0)
+    leg = InboundLeg("ann", codec, muted=False, volume=1.0)
     step = 960 if codec == "opus" else 160
     out = []
     for n, packet in enumerate(packets):

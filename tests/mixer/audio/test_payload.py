@@ -1,11 +1,15 @@
+import ctypes
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixer.audio import opus
 from mixer.audio.codec import OpusDecoder, OpusEncoder
-from mixer.audio.payload import duration_samples
+from mixer.audio.payload import duration_samples, opus_has_fec
 from mixer.errors import MalformedPacket
-from tests.mixer.audio.signals import voiced
+from tests.mixer.audio.signals import syllables, voiced
 
 CODECS = ("opus", "G722", "PCMU", "PCMA")
 
@@ -47,3 +51,47 @@ def test_any_bytes_have_a_bounded_duration_or_are_malformed(codec, payload):
     except MalformedPacket:
         return
     assert 0 < samples <= 9_600
+
+
+def _libopus_says(payload: bytes) -> bool:
+    """The library's own answer, of the libopus in PyAV's wheel (1.5 or later; Debian 12 has 1.3)."""
+    path = opus._shipped_library()
+    library = ctypes.CDLL(path) if path else None
+    if library is None or not hasattr(library, "opus_packet_has_lbrr"):
+        pytest.skip("PyAV's libopus is too old to be asked")
+    return library.opus_packet_has_lbrr(payload, len(payload)) == 1
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("bitrate_bps", [12_000, 24_000, 32_000])
+@pytest.mark.parametrize("fec", [False, True])
+def test_fec_is_seen_where_libopus_sees_it(frames, bitrate_bps, fec):
+    encoder = OpusEncoder(bitrate_bps, frames=frames, inband_fec=fec)
+    sound = syllables(3.0)
+    size = 960 * frames
+    packets = [encoder.encode(sound[at : at + size]) for at in range(0, len(sound) - size, size)]
+    seen = [opus_has_fec(packet) for packet in packets]
+    assert seen == [_libopus_says(packet) for packet in packets]
+    assert any(seen) == (fec and bitrate_bps > 12_000)
+
+
+def test_fec_is_seen_in_packets_of_any_shape_as_libopus_does():
+    rng = random.Random(9)
+    agreed = 0
+    for _ in range(30_000):
+        packet = bytes([rng.randrange(256)]) + rng.randbytes(rng.randrange(60))
+        if _valid(packet):
+            agreed += 1
+            assert opus_has_fec(packet) == _libopus_says(packet), packet.hex()
+    assert agreed > 5_000
+
+
+def _valid(packet: bytes) -> bool:
+    library = ctypes.CDLL(opus._shipped_library() or "")
+    sizes, frames = (ctypes.c_int16 * 48)(), (ctypes.c_void_p * 48)()
+    return library.opus_packet_parse(packet, len(packet), None, frames, sizes, None) > 0 and sizes[0] > 0
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_upset_the_search_for_fec(payload):
+    assert opus_has_fec(payload) in (True, False)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mixer.audio.playout import MAX_PACKETS, Plan, Playout
 
 FRAME = 960
+WITH_FEC, WITHOUT_FEC = b"\x48\xc0", b"\x48\x80"  # SILK, wideband, 20 ms; active, with and without LBRR
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Network:
     clock_hz: int = 48_000
     ppm: float = 0.0
     fec: bool = True
+    lbrr: bool = True
     first_sequence: int = 65_500
     first_timestamp: int = 2**32 - 50_000
     period: int = 400
@@ -65,7 +67,7 @@ class Network:
                 self.playout.push(
                     (self.first_sequence + number) & 0xFFFF,
                     (self.first_timestamp + n * samples * self.clock_hz // 48_000) & 0xFFFFFFFF,
-                    n.to_bytes(4, "big"),
+                    (WITH_FEC if self.lbrr else WITHOUT_FEC) + n.to_bytes(4, "big"),
                     samples=samples,
                     now=arrived,
                 )
@@ -86,7 +88,7 @@ class Network:
         for step in plan.steps:
             self.steps.append((step.kind, step.samples))
             if step.kind == "packet":
-                self.heard.append(int.from_bytes(step.payload, "big"))
+                self.heard.append(int.from_bytes(step.payload[2:], "big"))
         if self.playout.playing:
             self.delays_ms.append(self.playout.delay_ms)
         return plan
@@ -129,11 +131,22 @@ def test_of_three_lost_packets_two_are_concealed_and_the_last_recovered():
     assert len([kind for kind in told if kind == "packet"]) == 97
 
 
-def test_without_fec_in_the_codec_all_loss_is_concealed():
-    line = Network(fec=False).run(100, lambda n: None if n == 50 else 0.03)
+@pytest.mark.parametrize("options", [{"fec": False}, {"lbrr": False}], ids=["codec", "packet"])
+def test_without_fec_all_loss_is_concealed_and_none_called_recovered(options):
+    line = Network(**options).run(100, lambda n: None if n == 50 else 0.03)
     assert line.count("fec") == 0
     told = [kind for kind, _ in line.steps]
     assert told[told.index("packet") : told.index("packet") + 100].count("conceal") == 1
+    assert line.playout.counters.recovered == 0
+    assert line.playout.counters.lost == 1
+
+
+def test_of_three_lost_packets_all_are_concealed_when_the_next_has_no_fec():
+    line = Network(lbrr=False).run(100, lambda n: None if n in (50, 51, 52) else 0.03)
+    at = [kind for kind, _ in line.steps].index("packet")
+    told = [kind for kind, _ in line.steps[at : at + 100]]
+    assert told.count("conceal") == 3
+    assert line.heard == [n for n in range(100) if n not in (50, 51, 52)]
 
 
 def test_seeded_loss_jitter_and_reordering_keep_time():

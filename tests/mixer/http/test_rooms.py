@@ -135,6 +135,9 @@ async def test_a_participant_speaks_for_themself_only(site: Site) -> None:
     path = "/v1/rooms/demo/participants/ann"
     changed = await site.ok("PATCH", path, json={"hand": True, "muted": True, "name": "Anna"}, token=ann)
     assert (changed["hand"], changed["muted"], changed["name"]) == (True, True, "Anna")
+    assert (changed["agc"], changed["noise_suppression"]) == (False, False)
+    changed = await site.ok("PATCH", path, json={"agc": True, "noise_suppression": True}, token=ann)
+    assert (changed["agc"], changed["noise_suppression"]) == (True, True)
     await site.refused(403, "PATCH", path, json={"hand": False}, token=bob)
     await site.refused(403, "PATCH", path, json={"volume": 4}, token=ann)
     await site.refused(403, "DELETE", path, token=ann)
@@ -142,7 +145,16 @@ async def test_a_participant_speaks_for_themself_only(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"volume": 5}, {"volume": "loud"}, {"name": ""}, {"name": "a\u0007"}, {"role": "admin"}, []]
+    "body",
+    [
+        {"agc": "much"},
+        {"volume": 5},
+        {"volume": "loud"},
+        {"name": ""},
+        {"name": "a\u0007"},
+        {"role": "admin"},
+        [],
+    ],
 )
 async def test_wrong_changes_of_people_are_422(site: Site, body: Any) -> None:
     await site.publish(token("participant", sub="ann"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixer.rtp.pacing import AT_ONCE, MAX_QUEUED, SLOT_S, SPREAD_S, Pacer
+from mixer.rtp.pacing import AT_ONCE, MAX_DELAY_S, MAX_QUEUED, SLOT_S, SPREAD_S, Pacer
 
 
 def drain(pacer: Pacer[int]) -> list[tuple[float, list[int]]]:
@@ -87,3 +87,22 @@ def test_senseless_settings_are_refused() -> None:
         Pacer(at_once=0)
     with pytest.raises(ValueError, match="pacer"):
         Pacer(slot_s=0.05)
+
+
+def test_a_picture_takes_what_the_line_needs_for_it_and_the_next_one_waits() -> None:
+    pacer: Pacer[int] = Pacer()
+    assert pacer.push(range(10), 1.0, 0.4)
+    assert pacer.push([10], 1.1, 0.02)
+    slots = drain(pacer)
+    assert [when for when, _ in slots] == pytest.approx([1.0 + 0.04 * n for n in range(11)])
+    assert pacer.push([11, 12], 2.0, 0.04)  # a small one on a free line: at once
+    assert pacer.due(2.0) == [11, 12]
+
+
+def test_what_would_leave_too_late_is_dropped_rather_than_delayed() -> None:
+    pacer: Pacer[int] = Pacer()
+    assert pacer.push(range(10), 0.0, 2 * MAX_DELAY_S)  # the first: without it there is nothing to see
+    assert not pacer.push([10, 11], 0.0, 0.1)
+    assert pacer.dropped == 2
+    assert pacer.clear() == 10
+    assert pacer.push([12], 0.0, 0.1)

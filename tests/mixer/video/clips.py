@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from importlib.resources import files
 
 import av
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from mixer.media import EncodedVideo, VideoCodec
 from mixer.video.encoder import make_encoder
 from mixer.video.frame import frame_of
 from mixer.video.picture import Picture, Rgb
+
+FONTS = files("mixer.video") / "fonts"
 
 
 def moving(width: int, height: int, index: int) -> Picture:
@@ -56,3 +60,20 @@ def psnr_db(one: Picture, other: Picture) -> float:
     """Peak signal to noise of luma, dB."""
     error = float(((one.y.astype(np.float32) - other.y) ** 2).mean())
     return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def slide(width: int, height: int, number: int) -> Picture:
+    """Dark text on white, another one for each ``number``; the smallest letters are a fiftieth of the height."""
+    image = Image.new("RGB", (width, height), (250, 250, 250))
+    draw = ImageDraw.Draw(image)
+    text = (
+        "who reads this slide on a telephone line of the slowest kind must still tell one word from another"
+    )
+    words = np.random.default_rng(number).permutation(text.split())
+    top = height // 20
+    for share in (10, 16, 16, 20, 20, 25, 25):
+        font = ImageFont.truetype(str(FONTS / "Inter-Medium.otf"), height // share)
+        draw.text((width // 20, top), " ".join(words[:12]), font=font, fill=(20, 30, 60))
+        words = np.roll(words, 3)
+        top += height // share * 3 // 2
+    return Picture.from_rgb(np.asarray(image))

@@ -316,8 +316,8 @@ def test_a_recording_gets_keyframes_at_its_interval() -> None:
 def test_a_failed_encoder_is_replaced_and_the_others_go_on() -> None:
     made: list[str] = []
 
-    def factory(codec: Any, width: int, height: int, fps: int, bps: int) -> Any:
-        encoder = make_encoder(codec, width, height, fps, bps)
+    def factory(codec: Any, width: int, height: int, fps: int, bps: int, *, sharp: bool) -> Any:
+        encoder = make_encoder(codec, width, height, fps, bps, sharp=sharp)
         made.append(codec)
         if made == ["H264"]:
 
@@ -458,3 +458,38 @@ def test_stats_count_ticks_freezes_and_rates() -> None:
     assert stats["renditions"]["high H264"]["fps"] == pytest.approx(30, abs=1)
     assert stats["renditions"]["high H264"]["encoded"] == 61
     assert yuv_of(RED)[0] == room.canvas.snapshot().y[300, 640]
+
+
+def test_who_decodes_hears_how_large_the_picture_is_shown() -> None:
+    room = Room("a", "b", "c", "d", "e")
+    room.watch()
+    room.tick()
+    assert room.boxes["a"].tile_width == 426
+    room.lay_out(preset="speaker", speaker="a")
+    room.tick()
+    assert (room.boxes["a"].tile_width, room.boxes["b"].tile_width) == (1280, None)
+    assert room.canvas.add_source("a") is not room.boxes["a"]
+
+
+def test_a_shared_screen_that_fills_the_canvas_gives_up_frames_while_it_is_there() -> None:
+    room = Room("a", preset="presentation")
+    room.watch("medium")
+    room.tick(FPS)
+    assert 15 <= len(room.frames) <= 16
+    room.sources.append(Source("a#screen", "a", "webrtc", True, screen=True))
+    room.boxes["a#screen"] = room.canvas.add_source("a#screen")
+    room.lay_out()
+    room.frames.clear()
+    room.tick(FPS)
+    assert 8 <= len(room.frames) <= 9
+    assert room.frames[0].keyframe  # another encoder, made for that rate and that kind of picture
+    room.lay_out(preset="grid")
+    room.frames.clear()
+    room.tick(2)
+    assert room.canvas.stats()["renditions"]["medium H264"]["failed"] == 0
+    assert 1 <= len(room.frames) <= 2  # half the canvas each: as it was still counts
+    room.sources.pop()
+    room.lay_out()
+    room.frames.clear()
+    room.tick(FPS)
+    assert 15 <= len(room.frames) <= 16

@@ -11,7 +11,9 @@ from mixer.media import EncodedVideo, VideoCodec
 from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
 from mixer.video.encoder import H264Encoder, Vp8Encoder, make_encoder
 from mixer.video.frame import picture_of
-from tests.mixer.video.clips import coded, moving, psnr_db
+from mixer.video.rendition import RENDITIONS, Rendition
+from mixer.video.scaler import Scaler
+from tests.mixer.video.clips import coded, moving, psnr_db, slide
 
 ENCODED: tuple[VideoCodec, ...] = ("H264", "VP8")
 DECODED: tuple[VideoCodec, ...] = ("H264", "VP8", "VP9")
@@ -176,3 +178,52 @@ def test_damaged_pictures_raise_decode_failed_only(data: st.DataObject, codec: V
             decoder.decode(EncodedVideo(codec, bytes(damaged), frame.pts, frame.keyframe))
         except DecodeFailed:
             continue
+
+
+def slides_as_seen(
+    codec: VideoCodec, rendition: Rendition, *, sharp: bool
+) -> tuple[list[float], list[tuple[float, int]]]:
+    """Three slides of 3 s: how each looks (dB) in the first picture that shows it; (second, bytes) of every picture."""
+    rate = rendition.sharp_fps if sharp else rendition.fps
+    encoder = make_encoder(codec, rendition.width, rendition.height, rate, rendition.video_bps, sharp=sharp)
+    decoder, scaler = VideoDecoder(codec), Scaler()
+    first: list[float] = []
+    sent: list[tuple[float, int]] = []
+    for number in range(3):
+        shown = scaler.scale(slide(1280, 720, number), rendition.width, rendition.height)
+        for index in range(3 * rate):
+            at = 3 * number + index / rate
+            frame = encoder.encode(shown, round(at * 90_000), keyframe=at == 0)
+            assert frame is not None
+            sent.append((at, len(frame.data)))
+            seen = picture_of(decoder.decode(frame)[0])
+            if index == 0:
+                first.append(psnr_db(seen, shown))
+    return first, sent
+
+
+@pytest.mark.parametrize("name", ["medium", "low"])
+def test_a_new_slide_is_sharper_in_a_sharp_encoder(name: str) -> None:
+    sharp, _ = slides_as_seen("H264", RENDITIONS[name], sharp=True)
+    usual, _ = slides_as_seen("H264", RENDITIONS[name], sharp=False)
+    assert np.mean(sharp) > np.mean(usual) + 1
+    assert min(sharp[1:]) > 25
+
+
+@pytest.mark.parametrize("codec", ["H264", "VP8"])
+@pytest.mark.parametrize("name", ["medium", "low"])
+def test_a_new_slide_stays_within_the_rate_of_the_line(codec: VideoCodec, name: str) -> None:
+    rendition = RENDITIONS[name]
+    _, sent = slides_as_seen(codec, rendition, sharp=True)
+    for start, _ in sent:
+        second = sum(size for at, size in sent if start <= at < start + 1) * 8
+        assert second <= rendition.video_bps * 1.55, (start, second)  # the rate buffer is half a second
+
+
+def test_vp8_begins_another_slide_with_a_keyframe_but_not_every_picture_of_a_film() -> None:
+    encoder = Vp8Encoder(320, 180, 4, 64_000, sharp=True)
+    one, other = slide(320, 180, 1), slide(320, 180, 2)
+    pictures = [one] * 12 + [other] * 12 + [one, other] * 8
+    frames = [encoder.encode(picture, index * 22_500) for index, picture in enumerate(pictures)]
+    keyframes = [index for index, frame in enumerate(frames) if frame is not None and frame.keyframe]
+    assert keyframes == [0, 12, 24, 32]

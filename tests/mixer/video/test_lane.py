@@ -158,3 +158,24 @@ def test_a_picture_that_is_too_large_is_refused_without_asking_for_another(clip:
     bench.lane.push(clip[0])
     bench.pool.run()
     assert (bench.lane.decoded, bench.lane.refused) == (1, None)
+
+
+def test_a_small_tile_is_decoded_without_the_loop_filter_from_a_keyframe_on(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    bench.lane.push(clip[0])
+    bench.pool.run()
+    assert bench.lane._decoder is not None
+    assert not bench.lane._decoder.skips_loop_filter  # nobody has said yet how large it is shown
+    bench.mailbox.tile_width = 20
+    for frame in clip[1:31]:
+        bench.lane.push(frame)
+        bench.pool.run()
+        assert bench.lane._decoder.skips_loop_filter == frame.keyframe
+    bench.mailbox.tile_width = 64
+    bench.lane.push(clip[31])
+    bench.pool.run()
+    assert bench.asked == 1  # it grew: what was left out would be seen
+    assert bench.lane.decoded == 32
+    bench.lane.push(clip[0])
+    bench.pool.run()
+    assert not bench.lane._decoder.skips_loop_filter

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 from collections.abc import AsyncIterator
 
+import pylibsrtp
 import pytest
 import pytest_asyncio
 from aioice import Candidate, Connection
@@ -22,10 +24,12 @@ from mixer.rtp.packet import RtpPacket, write_rtp
 from mixer.webrtc import adapter
 from mixer.webrtc.adapter import (
     MAX_REMOTE_CANDIDATES,
+    MAX_SRTP_BYTES,
     Certificate,
     IceConnection,
     MuxProtocol,
     SecureTransport,
+    SrtpSession,
 )
 from mixer.webrtc.udp import UdpPort
 from tests.mixer.webrtc.support import HOST, PORTS, until
@@ -326,3 +330,37 @@ async def test_the_dtls_backlog_is_bounded(ports: tuple[UdpPort, UdpPort]) -> No
     assert ice.dropped["dtls"] == 3
     await ice.close()
     assert await ice.next_dtls() == b"\x16" + bytes(20)
+
+
+@pytest.mark.parametrize(
+    ("profile", "key_bytes"),
+    [
+        (pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 30),
+        (pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_256_GCM, 44),
+    ],
+)
+def test_srtp_by_libsrtp_s_own_functions_is_what_pylibsrtp_makes(profile: int, key_bytes: int) -> None:
+    key = os.urandom(key_bytes)
+
+    def session(kind: int) -> pylibsrtp.Session:
+        return pylibsrtp.Session(pylibsrtp.Policy(key=key, ssrc_type=kind, srtp_profile=profile))
+
+    outbound, inbound = pylibsrtp.Policy.SSRC_ANY_OUTBOUND, pylibsrtp.Policy.SSRC_ANY_INBOUND
+    ours, theirs = SrtpSession(session(outbound)), session(outbound)
+    reader, their_reader = SrtpSession(session(inbound)), session(inbound)
+    for number, size in enumerate((0, 1, 160, 1200, MAX_SRTP_BYTES - 12)):
+        packet = bytes((0x80, 111, 0, number)) + bytes(8) + os.urandom(size)
+        protected = ours.protect(packet)
+        if size < 1300:  # pylibsrtp's own bound is lower
+            assert protected == theirs.protect(packet)
+            assert their_reader.unprotect(protected) == packet
+        if len(protected) <= MAX_SRTP_BYTES:
+            assert reader.unprotect(protected) == packet
+            with pytest.raises(pylibsrtp.Error):  # replayed
+                reader.unprotect(protected)
+    report = bytes((0x80, 201, 0, 1, 0, 0, 0, 7))
+    assert reader.unprotect_rtcp(ours.protect_rtcp(report)) == report
+    with pytest.raises(pylibsrtp.Error):
+        reader.unprotect(os.urandom(200))
+    with pytest.raises(ValueError, match="too long"):
+        ours.protect(bytes(MAX_SRTP_BYTES + 1))

@@ -259,8 +259,8 @@ def test_red_is_taken_around_opus_where_the_sender_has_it(order: str) -> None:
         assert plan_of(text.replace("{}", strange)).tracks[0].red is None
 
 
-def test_opus_asks_for_fec() -> None:
-    assert "a=fmtp:111 minptime=10;useinbandfec=1" in answer_to(read("obs"))
+def test_opus_asks_for_fec_and_pauses() -> None:
+    assert "a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1" in answer_to(read("obs"))
 
 
 @pytest.mark.parametrize(
@@ -283,3 +283,29 @@ def test_an_ipv6_default_candidate_is_written_as_such() -> None:
     )
     rows = write_answer(offer, negotiate(offer, send=False, receive=True), local).split("\r\n")
     assert "c=IN IP6 2001:db8::1" in rows
+
+
+def test_transport_wide_reports_are_agreed_for_sound_and_pictures() -> None:
+    rows = answer_to(read("chromium-sendrecv"))
+    assert sum("transport-wide-cc" in row for row in rows) == 2
+    plan = plan_of(read("chromium-sendrecv"))
+    assert all(track.transport_cc is not None for track in plan.tracks)
+    reported = {row for row in rows if row.endswith(" transport-cc")}
+    agreed_types = {n.codec.payload_type for track in plan.tracks for n in track.codecs}
+    assert reported == {f"a=rtcp-fb:{number} transport-cc" for number in agreed_types}
+
+
+def test_numbers_that_nobody_reports_on_are_not_sent() -> None:
+    extension = "a=extmap:5 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+    track = plan_of(video_offer(f"video 96|a=recvonly|a=rtpmap:96 VP8/90000|{extension}")).tracks[0]
+    assert track.transport_cc is None
+
+
+def test_firefox_is_asked_for_a_picture_that_it_can_be_asked_less_of() -> None:
+    limit = "max-fr=30;max-fs=3500"
+    assert [row for row in answer_to(read("firefox-sendrecv")) if row.endswith(limit)] == [
+        f"a=fmtp:120 {limit}"
+    ]
+    assert not [row for row in answer_to(read("firefox-whep")) if limit in row], "what we send is our affair"
+    two = video_offer(*("video 96|a=sendonly|a=rtpmap:96 VP8/90000",) * 2)
+    assert len([row for row in answer_to(two) if limit in row]) == 1, "a screen is as large as it is"

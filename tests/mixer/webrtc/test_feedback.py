@@ -14,8 +14,18 @@ from mixer.rtp.rtcp import (
     parse_rtcp,
     write_rtcp,
 )
+from mixer.rtp.twcc import TransportFeedback
 from mixer.video.demand import FULL, TRICKLE_BPS, UNSEEN, Demand
-from mixer.webrtc.feedback import PACKET_OVERHEAD, REPORT_S, SIMULCAST_FACTOR, SOUND_BPS, Feedback
+from mixer.webrtc.answer import TRANSPORT_CC
+from mixer.webrtc.feedback import (
+    ARRIVALS_BUSY_S,
+    ARRIVALS_S,
+    PACKET_OVERHEAD,
+    REPORT_S,
+    SIMULCAST_FACTOR,
+    SOUND_BPS,
+    Feedback,
+)
 from mixer.webrtc.incoming import Router
 from tests.mixer.webrtc.test_incoming import (
     DELTA,
@@ -156,3 +166,49 @@ def test_layers_that_nobody_looks_at_are_not_repaired() -> None:
     assert {p.media_ssrc for p in told if isinstance(p, Nack | PictureLossIndication)} == {1}
     assert tell.asked_bps == round(250_000 * SIMULCAST_FACTOR)
     assert tell.keyframe(screen=False, now=9.0) == [PictureLossIndication(9, 1)]
+
+
+NUMBERED = f"{VP8}|a=extmap:6 {TRANSPORT_CC}|a=rtcp-fb:96 transport-cc"
+
+
+def test_arrivals_are_told_ten_times_a_second_and_less_often_on_a_narrow_line() -> None:
+    tell, routes = feedback(NUMBERED + "|a=rtcp-rsize")
+    told: list[tuple[float, TransportFeedback]] = []
+    for tick in range(100):
+        now = tick * 0.02
+        numbered = packet(5, sequence=tick + 1)
+        numbered.extensions[6] = (65_500 + tick & 0xFFFF).to_bytes(2, "big")
+        tell.arrived(numbered, now)
+        routes.route(numbered, now)
+        for packets in tell.transport(now, busy=tick >= 50):
+            (report,) = packets  # reduced size (RFC 5506)
+            assert isinstance(report, TransportFeedback)
+            told.append((now, report))
+    assert {report.media_ssrc for _, report in told} == {5}
+    assert sum(len(report.deltas) for _, report in told) >= 90
+    assert all(None not in report.deltas for _, report in told)
+    quick = [at for at, _ in told if at < 1.0]
+    assert 1.0 / ARRIVALS_S / 1.5 <= len(quick) <= 1.0 / ARRIVALS_S + 1
+    assert len(told) - len(quick) <= 1.0 / ARRIVALS_BUSY_S + 1
+
+
+def test_arrivals_are_nobody_s_business_unless_agreed_and_malformed_numbers_are_none() -> None:
+    for section in (VP8, f"{VP8}|a=extmap:6 {TRANSPORT_CC}"):  # not at all, and without its feedback
+        tell, routes = feedback(section)
+        numbered = packet(5)
+        numbered.extensions[6] = b"\0\1"
+        tell.arrived(numbered, 0.0)
+        routes.route(numbered, 0.0)
+        assert tell.transport(1.0, busy=False) == []
+    tell, routes = feedback(NUMBERED)
+    for number in (b"", b"\0", b"\0\0\0"):
+        odd = packet(5)
+        odd.extensions[6] = number
+        tell.arrived(odd, 0.0)
+        routes.route(odd, 0.0)
+    assert tell.transport(1.0, busy=False) == []
+    good = packet(5)
+    good.extensions[6] = b"\0\1"
+    tell.arrived(good, 1.0)
+    (compound,) = tell.transport(1.0, busy=False)  # not reduced: a whole compound
+    assert [type(p) for p in compound] == [ReceiverReport, SourceDescription, TransportFeedback]

@@ -1,0 +1,95 @@
+"""How busy a room's process is, read once a second from its ticks, its decoders and its own CPU clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Final
+
+from mixer.intake import Intake
+from mixer.overload import Overload, Sample, Step
+from mixer.ticks import TickSchedule
+from mixer.video.frame_clock import FrameClock
+
+WATCH_S: Final = 1.0
+_TOLD_CORES: Final = 0.05  # a change of the CPU's use that control is told of
+
+
+class LoadWatch:
+    """Feeds one ``Overload``. ``cores``: what the server may use in all; ``None``: the machine's."""
+
+    def __init__(self, sound: TickSchedule, frames: FrameClock, intake: Intake, cores: float | None) -> None:
+        self._sound = sound
+        self._frames = frames
+        self._intake = intake
+        self._allowed = cores or float(os.cpu_count() or 1)
+        self._overload = Overload()
+        self._before: tuple[float, ...] | None = None
+        self._told: tuple[int, bool, float] = (0, False, 0.0)
+        self._cores = 0.0
+
+    @property
+    def step(self) -> Step:
+        """What the canvas is held to now."""
+        return self._overload.step
+
+    def look(self, now: float) -> bool:
+        """Take a reading if one is due. True when the step has changed."""
+        if self._before is not None and now - self._before[0] < WATCH_S:
+            return False
+        frames = self._frames.stats()
+        reading = (
+            now,
+            self._frames.busy_s,
+            frames["run"],
+            frames["dropped"],
+            self._intake.decoding_s,
+            time.thread_time(),  # this is the loop's thread
+            self._sound.dropped,
+            time.process_time(),
+        )
+        before, self._before = self._before, reading
+        if before is None:
+            return False
+        elapsed_s, canvas_s, run, dropped, decoding_s, loop_s, silent, cpu_s = (
+            max(0.0, new - old) for new, old in zip(reading, before, strict=True)
+        )
+        self._cores = cpu_s / elapsed_s
+        index = self._overload.index
+        self._overload.update(
+            Sample(
+                elapsed_s=elapsed_s,
+                canvas_s=canvas_s,
+                frames=round(run),
+                frames_dropped=round(dropped),
+                decoding_s=decoding_s,
+                decoders=self._intake.decoders,
+                loop_s=loop_s,
+                sound_dropped=round(silent),
+                cpu_s=cpu_s,
+                cores=self._allowed,
+            ),
+            now,
+        )
+        return self._overload.index != index
+
+    def news(self) -> dict[str, Any] | None:
+        """What control should know now; None when it knows already."""
+        step, full, cores = self._told
+        overload = self._overload
+        if (overload.index, overload.full) == (step, full) and abs(self._cores - cores) < _TOLD_CORES:
+            return None
+        self._told = overload.index, overload.full, self._cores
+        return self.stats()
+
+    def stats(self) -> dict[str, Any]:
+        """``pressure``: share of the time there is, of what ``cause`` names. ``cores``: CPU in use."""
+        overload = self._overload
+        return {
+            "pressure": round(overload.pressure, 3),
+            "cause": overload.cause,
+            "step": overload.index,
+            "name": overload.step.name,
+            "full": overload.full,
+            "cores": round(self._cores, 3),
+        }

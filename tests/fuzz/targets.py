@@ -1,0 +1,235 @@
+"""One function a group of parsers: any bytes go in, only the agreed exception is caught, bounds are asserted.
+
+``test_targets`` feeds them with hypothesis in ``make test``; ``make fuzz`` runs them under atheris.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from mixer.audio.payload import MAX_OPUS_SAMPLES, MAX_PCM_BYTES, duration_samples
+from mixer.audio.playout import MAX_PACKETS as MAX_WAITING
+from mixer.audio.playout import Playout
+from mixer.errors import BadOffer, MalformedPacket, UnsupportedOffer
+from mixer.media import AudioCodec, VideoCodec
+from mixer.rtp.arrivals import ArrivalLog
+from mixer.rtp.assemble import MAX_BYTES, MAX_PACKETS, FrameAssembler
+from mixer.rtp.history import unwrap_rtx
+from mixer.rtp.packet import RtpPacket, classify, parse_rtp, write_rtp
+from mixer.rtp.payload import h264, vp8
+from mixer.rtp.red import MAX_BLOCKS, RedUnpacker
+from mixer.rtp.rtcp import (
+    Nack,
+    PictureLossIndication,
+    ReceiverEstimatedMaxBitrate,
+    ReceiverReport,
+    ReportBlock,
+    SenderReport,
+    SourceDescription,
+    TemporaryMaxBitrateRequest,
+    parse_rtcp,
+    write_rtcp,
+)
+from mixer.rtp.twcc import TransportFeedback
+from mixer.video.headers import picture_size
+from mixer.webrtc.adapter import _parse as parse_stun
+from mixer.webrtc.answer import LocalSide, negotiate, write_answer
+from mixer.webrtc.offer import parse_offer
+from mixer.webrtc.sdp import IceCandidate
+from mixer.webrtc.sdpfrag import parse_fragment
+from mixer.webrtc.stun import peek_stun
+
+_OFFERS: Final = Path(__file__).parent.parent / "mixer" / "webrtc" / "offers"
+_VIDEO: Final[tuple[VideoCodec, ...]] = ("VP8", "VP9", "H264")
+_AUDIO: Final[tuple[AudioCodec, ...]] = ("opus", "G722", "PCMU", "PCMA")
+_LOCAL: Final = LocalSide(
+    session_id=1,
+    ufrag="ufra",
+    password="p" * 22,
+    fingerprint=("sha-256", ":".join(["AB"] * 32)),
+    candidates=[IceCandidate("1", 1, "192.0.2.7", 40_000, "host")],
+    cname="us",
+    ssrcs={"audio": 11, "video": 22},
+    rtx_ssrc=33,
+)
+
+
+def rtp(data: bytes) -> None:
+    """RTP with its extensions, RTX in it, and what tells datagrams apart."""
+    classify(data)
+    with contextlib.suppress(MalformedPacket):
+        packet = parse_rtp(data)
+        assert len(packet.payload) + 12 <= len(data)
+        if all(1 <= len(value) <= 16 and 0 < key < 15 for key, value in packet.extensions.items()):
+            assert parse_rtp(write_rtp(packet)).extensions == packet.extensions
+        unwrap_rtx(packet, payload_type=96, ssrc=1)
+
+
+def rtcp(data: bytes) -> None:
+    """Compounds; what is read can be written and reads the same again."""
+    with contextlib.suppress(MalformedPacket):
+        packets = parse_rtcp(data)
+        for packet in packets:
+            if isinstance(
+                packet, Nack | ReceiverEstimatedMaxBitrate | TemporaryMaxBitrateRequest | ReceiverReport
+            ):
+                (again,) = parse_rtcp(write_rtcp([packet]))
+                assert type(again) is type(packet)
+
+
+def sdp(data: bytes) -> None:
+    """An offer, what is made of it, and the answer."""
+    with contextlib.suppress(BadOffer, UnsupportedOffer):
+        offer = parse_offer(data.decode(errors="replace"))
+        answer = write_answer(offer, negotiate(offer, send=True, receive=True), _LOCAL)
+        assert answer.count("\r\nm=") == len(offer.sections)
+        assert "\n" not in answer.replace("\r\n", "")
+
+
+def sdpfrag(data: bytes) -> None:
+    """Trickled candidates."""
+    with contextlib.suppress(BadOffer):
+        parse_fragment(data.decode(errors="replace"))
+
+
+def stun(data: bytes) -> None:
+    """Our peek, and aioice's parser as we wrap it."""
+    with contextlib.suppress(MalformedPacket):
+        peek_stun(data)
+        parse_stun(data)
+
+
+def red(data: bytes) -> None:
+    """A stream of RED packets out of one run of bytes."""
+    take = RedUnpacker(red_type=63, inner_type=111)
+    for sequence, payload in _chunks(data):
+        with contextlib.suppress(MalformedPacket):
+            found = take.unpack(RtpPacket(63 if len(payload) % 7 else 111, False, sequence, 0, 1, payload))
+            assert len(found) <= MAX_BLOCKS
+
+
+def video(data: bytes) -> None:
+    """Payloads of a codec that the first byte names, through the assembler, out of order and with gaps."""
+    if not data:
+        return
+    assembler = FrameAssembler(_VIDEO[data[0] % 3])
+    for step, (sequence, payload) in enumerate(_chunks(data[1:])):
+        marker = len(payload) % 3 == 0
+        packet = RtpPacket(96, marker, sequence, step // 3 * 3000, 1 + (len(payload) == 77), payload)
+        for frame in assembler.push(packet, step / 100):
+            assert frame.data
+        assembler.poll(step / 100)
+        assert assembler.waiting <= MAX_PACKETS + 1
+        assert assembler._bytes <= MAX_BYTES
+
+
+def headers(data: bytes) -> None:
+    """The size of a coded picture."""
+    if data:
+        with contextlib.suppress(MalformedPacket):
+            size = picture_size(_VIDEO[data[0] % 3], data[1:])
+            assert size is None or min(size) >= 0
+
+
+def audio(data: bytes) -> None:
+    """Lengths of payloads, through the jitter buffer."""
+    if not data:
+        return
+    codec = _AUDIO[data[0] % 4]
+    playout = Playout(clock_hz=48_000 if codec == "opus" else 8_000, fec=codec == "opus")
+    for step, (sequence, payload) in enumerate(_chunks(data[1:])):
+        with contextlib.suppress(MalformedPacket):
+            samples = duration_samples(codec, payload)
+            assert 0 < samples <= max(MAX_OPUS_SAMPLES, MAX_PCM_BYTES * 6)
+            playout.push(sequence, sequence * 960, payload, samples=samples, now=step / 50)
+        plan = playout.pop(step / 50, buffered=0, quiet=False)
+        assert sum(one.samples for one in plan.steps) >= 0
+        assert playout.depth <= MAX_WAITING
+
+
+def arrivals(data: bytes) -> None:
+    """Transport-wide numbers, as strangers choose them."""
+    log = ArrivalLog()
+    for step, (sequence, _) in enumerate(_chunks(data)):
+        log.record(sequence, step / 1000)
+        if step % 50 == 49:
+            for report in log.report(sender_ssrc=1, media_ssrc=2, now=step / 1000):
+                parse_rtcp(write_rtcp([report]))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Two bytes of sequence number (a step from the last), one of length, so many bytes; and again."""
+    position, sequence = 0, 1000
+    while position + 3 <= len(data):
+        step = int.from_bytes(data[position : position + 2], "big")
+        sequence = (sequence + (step if step > 0xF000 else step % 4)) & 0xFFFF
+        length = data[position + 2]
+        yield sequence, data[position + 3 : position + 3 + length]
+        position += 3 + length
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    target.__name__: target
+    for target in (rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals)
+}
+
+
+def _joined(*payloads: bytes) -> bytes:
+    return b"".join(b"\0\1" + bytes([len(part)]) + part for part in payloads)
+
+
+def seeds(name: str) -> list[bytes]:
+    """Real inputs to begin from."""
+    return _SEEDS[name]
+
+
+def _feedback_seed() -> bytes:
+    log = ArrivalLog()
+    for number in range(60):
+        if number % 7:
+            log.record(number, number / 100)
+    reports: list[TransportFeedback] = log.report(sender_ssrc=1, media_ssrc=2, now=0.6)
+    return write_rtcp(reports)
+
+
+_KEY: Final = b"\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00" + bytes(400)
+_SPS: Final = bytes.fromhex("0000000167 42c015da0507ec05a830303528000003000800000300f478b175")
+_IDR: Final = _SPS + b"\0\0\0\1\x68\xce\x3c\x80\0\0\0\1\x65" + bytes(range(200))
+_BLOCK: Final = ReportBlock(1, 2, 3, 4, 5, 6, 7)
+_COMPOUND: Final = (
+    SenderReport(1, 2, 3, 4, 5, (_BLOCK,)),
+    SourceDescription.of(1, "cname"),
+    Nack(1, 2, (1, 2, 40)),
+    PictureLossIndication(1, 2),
+    ReceiverEstimatedMaxBitrate(1_000_000, (1, 2)),
+    TemporaryMaxBitrateRequest(1, ((2, 400_000, 40),)),
+)
+_SEEDS: Final[dict[str, list[bytes]]] = {
+    "rtp": [
+        write_rtp(RtpPacket(96, True, 7, 9, 1, b"media", (3, 4), {4: b"0", 5: b"hi"})),
+        b"\x80\x60" + bytes(20),
+        b"\xb0\x60" + bytes(10) + b"\x10\x00\0\1\1\2ab",
+    ],
+    "rtcp": [
+        write_rtcp(_COMPOUND),
+        write_rtcp([ReceiverReport(1, (_BLOCK, _BLOCK))]),
+        _feedback_seed(),
+    ],
+    "sdp": [path.read_bytes().replace(b"\n", b"\r\n") for path in sorted(_OFFERS.glob("*.sdp"))],
+    "sdpfrag": [
+        b"a=ice-ufrag:EsAw\r\na=candidate:1 1 udp 2122 192.0.2.1 61764 typ host\r\na=end-of-candidates\r\n"
+    ],
+    "stun": [bytes.fromhex("000100102112a442") + bytes(12) + b"\0\6\0\x09ours:them\0\0\0"],
+    "red": [_joined(b"\x6fabc", b"\xef\x0f\x00\x03\x6fabcdef")],
+    "video": [
+        b"\0" + _joined(*vp8.packetize(_KEY, 200, picture_id=4)),
+        b"\1" + _joined(b"\x8c\x80" + bytes(40)),
+        b"\2" + _joined(*h264.packetize(_IDR, 200)),
+    ],
+    "headers": [b"\0" + _KEY[:40], b"\1\x82\x49\x83\x42\0\x04\xff\x02\xcf\0", b"\2" + _IDR],
+    "audio": [b"\0" + _joined(b"\x78" + bytes(60), b"\x7b\x02" + bytes(60)), b"\2" + _joined(bytes(160))],
+    "arrivals": [_joined(*[b""] * 120)],
+}

@@ -1,0 +1,212 @@
+"""Who is sent what: real fan-outs and a real audio bridge, pictures made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from mixer.audio.bridge import AudioBridge
+from mixer.distribution import RECORDED, Distribution
+from mixer.fanout import PacketizedVideo
+from mixer.media import EncodedAudio, EncodedVideo, VideoCodec
+from mixer.video.rendition import RENDITIONS
+
+
+class Canvas:
+    """Pictures on order: ``show`` makes one of a rendition."""
+
+    def __init__(self) -> None:
+        self.sinks: dict[tuple[str, VideoCodec], Callable[[EncodedVideo], None]] = {}
+        self.forced: list[tuple[str, VideoCodec]] = []
+        self.index = 0
+
+    def want(self, name: str, codec: VideoCodec, sink: Callable[[EncodedVideo], None]) -> None:
+        self.sinks[name, codec] = sink
+
+    def unwant(self, name: str, codec: VideoCodec) -> None:
+        del self.sinks[name, codec]
+
+    def force_keyframe(self, name: str, codec: VideoCodec) -> None:
+        self.forced.append((name, codec))
+
+    def set_keyframe_interval(self, name: str, codec: VideoCodec, seconds: float | None) -> None:
+        pass
+
+    async def show(self, name: str, *, keyframe: bool = False) -> None:
+        self.index += 1
+        data = name.encode() + b"\x01" * 20
+        self.sinks[name, "VP8"](EncodedVideo("VP8", data, self.index * 3000, keyframe))
+        await asyncio.sleep(0)
+
+
+class Peer:
+    sends_video = "VP8"
+    sends_audio = "opus"
+
+    def __init__(self) -> None:
+        self.units: list[PacketizedVideo] = []
+        self.sound: list[EncodedAudio] = []
+        self.stopped = 0
+        self.holds_pictures = False
+
+    def send_video(self, unit: PacketizedVideo) -> None:
+        self.units.append(unit)
+
+    def send_audio(self, frame: EncodedAudio) -> None:
+        self.sound.append(frame)
+
+    def stop_pictures(self) -> None:
+        self.stopped += 1
+
+    @property
+    def shown(self) -> list[str]:
+        names = [unit.payloads[0][4:].rstrip(b"\x01").decode() for unit in self.units]
+        return [name + "!" * unit.keyframe for name, unit in zip(names, self.units, strict=True)]
+
+
+def connection(name: str, session: str = "s") -> Any:
+    return SimpleNamespace(
+        session=session, peer=Peer(), rendition=RENDITIONS[name], minus=None, fec=False, listens=True
+    )
+
+
+def distribution() -> tuple[Distribution, Canvas, AudioBridge]:
+    canvas, bridge = Canvas(), AudioBridge()
+    clock: Any = SimpleNamespace(wake=lambda: None)
+    shown: Any = canvas
+    return Distribution(bridge, shown, clock), canvas, bridge
+
+
+async def test_the_old_rendition_goes_on_until_the_new_one_s_keyframe() -> None:
+    out, canvas, _ = distribution()
+    viewer = connection("high")
+    out.subscribe(viewer)
+    await canvas.show("high", keyframe=True)
+    await canvas.show("high")
+    viewer.rendition = RENDITIONS["low"]
+    out.adapt(viewer)
+    out.adapt(viewer)
+    assert canvas.forced[-1] == ("low", "VP8")
+    assert canvas.sinks.keys() == {("high", "VP8"), ("low", "VP8")}
+    await canvas.show("high")
+    await canvas.show("low")  # not yet
+    await canvas.show("high")
+    await canvas.show("low", keyframe=True)
+    assert canvas.sinks.keys() == {("low", "VP8")}  # nobody takes the other one
+    await canvas.show("low")
+    assert viewer.peer.shown == ["high!", "high", "high", "high", "low!", "low"]
+
+
+async def test_who_changes_their_mind_before_the_keyframe_stays() -> None:
+    out, canvas, _ = distribution()
+    viewer = connection("high")
+    out.subscribe(viewer)
+    await canvas.show("high", keyframe=True)
+    for name in ("low", "medium", "high"):
+        viewer.rendition = RENDITIONS[name]
+        out.adapt(viewer)
+    assert canvas.sinks.keys() == {("high", "VP8")}
+    await canvas.show("high")
+    assert viewer.peer.shown == ["high!", "high"]
+
+
+async def test_sound_alone_ends_the_pictures_and_a_keyframe_begins_them_again() -> None:
+    out, canvas, _ = distribution()
+    viewer = connection("low")
+    out.subscribe(viewer)
+    await canvas.show("low", keyframe=True)
+    viewer.rendition = RENDITIONS["audio"]
+    out.adapt(viewer)
+    assert viewer.peer.stopped == 1
+    assert canvas.sinks == {}
+    out.keyframe_wanted(viewer)  # of the last picture it has: nothing to ask for
+    viewer.rendition = RENDITIONS["low"]
+    out.adapt(viewer)
+    await canvas.show("low")
+    await canvas.show("low", keyframe=True)
+    assert viewer.peer.shown == ["low!", "low!"]
+
+
+async def test_while_a_line_drains_nothing_is_sent_and_the_sound_moves_at_once() -> None:
+    out, canvas, bridge = distribution()
+    viewer = connection("high")
+    out.subscribe(viewer)
+    await canvas.show("high", keyframe=True)
+    viewer.rendition, viewer.peer.holds_pictures = RENDITIONS["low"], True
+    out.adapt(viewer)
+    assert canvas.sinks == {}
+    assert bridge.stats()["outputs"].keys() == {"s#2"}
+    viewer.peer.holds_pictures = False
+    out.adapt(viewer)
+    await canvas.show("low", keyframe=True)
+    assert viewer.peer.shown == ["high!", "low!"]
+
+
+async def test_a_keyframe_is_asked_of_what_is_shown() -> None:
+    out, canvas, _ = distribution()
+    viewer = connection("medium")
+    out.subscribe(viewer)
+    await canvas.show("medium", keyframe=True)
+    for _ in range(40):
+        await canvas.show("medium")
+    canvas.forced.clear()
+    out.keyframe_wanted(viewer)
+    assert canvas.forced == [("medium", "VP8")]
+
+
+async def test_sound_changes_its_packets_without_a_hole() -> None:
+    out, _, bridge = distribution()
+    viewer = connection("high")
+    out.subscribe(viewer)
+    tick = itertools.count()
+
+    def run(ticks: int) -> None:
+        for index in itertools.islice(tick, ticks):
+            bridge.tick(index, index * 0.02)
+
+    run(7)
+    viewer.rendition = RENDITIONS["low"]
+    out.adapt(viewer)
+    run(20)
+    viewer.fec = True
+    out.adapt(viewer)
+    run(20)
+    viewer.rendition = RENDITIONS["high"]
+    out.adapt(viewer)
+    run(20)
+    sound = viewer.peer.sound
+    assert [frame.samples for frame in sound[:7]] == [960] * 7
+    assert {frame.samples for frame in sound} == {960, 2880}
+    for before, after in itertools.pairwise(sound):
+        assert after.pts == before.pts + before.samples
+    assert len(bridge.stats()["outputs"]) == 1
+    out.unsubscribe(viewer)
+    assert bridge.stats()["outputs"] == {}
+    assert bridge.stats()["shared_encoders"] == 0
+
+
+async def test_viewers_of_one_rendition_share_everything_and_the_recorder_keeps_its_own() -> None:
+    out, canvas, bridge = distribution()
+    viewers = [connection("medium", f"s{number}") for number in range(5)]
+    for viewer in viewers:
+        out.subscribe(viewer)
+    recorded: list[EncodedVideo] = []
+    out.record(recorded.append)
+    assert canvas.sinks.keys() == {("medium", "VP8"), RECORDED}
+    assert bridge.stats()["shared_encoders"] == 1
+    await canvas.show("medium", keyframe=True)
+    assert all(viewer.peer.units[0] is viewers[0].peer.units[0] for viewer in viewers)
+    for viewer in viewers:
+        viewer.rendition = RENDITIONS["audio"]
+        out.adapt(viewer)
+    assert canvas.sinks.keys() == {RECORDED}
+    for viewer in viewers:
+        out.unsubscribe(viewer)
+        out.unsubscribe(viewer)
+        out.adapt(viewer)
+    assert canvas.sinks.keys() == {RECORDED}
+    out.stop_recording()
+    assert canvas.sinks == {}

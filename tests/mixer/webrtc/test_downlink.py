@@ -1,0 +1,56 @@
+"""Whatever a peer reports, its line has a sane estimate and nothing is raised."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixer.rtp.bandwidth import MAX_BPS, MIN_BPS
+from mixer.rtp.rtcp import ReportBlock
+from mixer.rtp.twcc import TransportFeedback
+from mixer.webrtc.downlink import Downlink
+
+DELTA = st.one_of(st.none(), st.integers(0, 255), st.integers(-(2**15), 2**15 - 1))
+REPORTS = st.one_of(
+    st.builds(
+        TransportFeedback,
+        st.just(1),
+        st.just(2),
+        st.integers(0, 80),
+        st.integers(-(2**23), 2**23 - 1),
+        st.integers(0, 255),
+        st.lists(DELTA, min_size=1, max_size=60).map(tuple),
+    ),
+    st.builds(ReportBlock, st.just(22), *[st.integers(0, 255)] * 6),
+    st.integers(0, 2**80),  # REMB
+)
+
+
+@given(st.booleans(), st.lists(st.tuples(REPORTS, st.floats(0, 2.0)), max_size=40))
+def test_reports_of_strangers(
+    numbered: bool, told: list[tuple[TransportFeedback | ReportBlock | int, float]]
+) -> None:
+    downlink, now = Downlink(reports=numbered, pads=True), 0.0
+    downlink.seek(1_000_000)
+    for report, pause_s in told:
+        now += pause_s
+        burst = downlink.begin_burst(now)
+        for _ in range(5):
+            downlink.depart(1000, now, burst)
+        downlink.end_burst(burst, now)
+        match report:
+            case TransportFeedback():
+                downlink.feedback(report, None, now)
+            case ReportBlock():
+                downlink.reported(report, 0.05, now)
+            case bps:
+                downlink.remb(bps, now)
+        downlink.poll(now)
+        if downlink.probing:
+            assert sum(downlink.padding(20, now)) < 100_000
+        downlink.may_repeat(1000, now)
+        pacing_s = downlink.pacing_s(10_000, 10)
+        assert pacing_s is None or 0 < pacing_s < 10
+        estimate = downlink.state.estimate_bps
+        assert estimate is None or MIN_BPS <= estimate <= MAX_BPS
+        assert 0 <= downlink.state.loss <= 1

@@ -1,0 +1,85 @@
+"""A real browser on a line that narrows and opens again: `auto` follows, both ways, without a long freeze."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixer.probe.run import Plan, opened
+from tests.browser import Page, launch
+from tests.serving import Server, serving
+from tests.shaper import Way, shaping
+
+OPEN = Way(delay_s=0.03)
+CAPPED = Way(delay_s=0.03, rate_bps=150_000, queue_bytes=16_000)  # 0.85 s: a home router's buffer
+
+WATCH = """(async () => {
+  const pc = new RTCPeerConnection(), video = document.createElement('video');
+  for (const kind of ['audio', 'video']) pc.addTransceiver(kind, {direction: 'recvonly'});
+  const stream = new MediaStream();
+  pc.ontrack = event => { stream.addTrack(event.track); };
+  video.srcObject = stream; video.autoplay = video.muted = true; document.body.replaceChildren(video);
+  await pc.setLocalDescription();
+  const answer = await fetch(%s, {method: 'POST', body: pc.localDescription.sdp, headers: {
+    'Content-Type': 'application/sdp', Authorization: 'Bearer ' + %s}});
+  await pc.setRemoteDescription({type: 'answer', sdp: await answer.text()});
+  window.seen = [];
+  const look = () => { window.seen.push([performance.now() / 1000, video.videoWidth]);
+                       video.requestVideoFrameCallback(look); };
+  video.requestVideoFrameCallback(look);
+  window.pc = pc;
+  return answer.status;
+})()"""
+LONGEST_PAUSE = "Math.max(...window.seen.slice(%d).map((x, i, all) => i ? x[0] - all[i - 1][0] : 0))"
+
+
+def viewer_stats(server: Server, room: str) -> dict[str, Any]:
+    """The room's only viewer with ``auto`` that takes pictures."""
+    viewers = server.call("GET", f"/v1/rooms/{room}/stats")["viewers"].values()
+    found: dict[str, Any] = next(viewer for viewer in viewers if viewer["asked"] == "auto")
+    return found
+
+
+async def settled(server: Server, room: str, page: Page, name: str, width: int, timeout_s: float) -> float:
+    """Seconds until the server says ``name`` and the picture is ``width`` wide."""
+    started = time.monotonic()
+    stats: dict[str, Any] = {}
+    while (waited := time.monotonic() - started) < timeout_s:
+        stats = await asyncio.to_thread(viewer_stats, server, room)
+        shown = await page.evaluate("window.seen.length ? window.seen.at(-1)[1] : 0")
+        if stats["rendition"] == name and shown == width:
+            return waited
+        await asyncio.sleep(0.1)  # a browser and a line: seen from outside only
+    raise AssertionError(f"not at {name} after {timeout_s} s: {shown} px wide, {stats}")
+
+
+@pytest.mark.parametrize("name", [pytest.param("chromium", marks=pytest.mark.peer("chromium"))])
+async def test_auto_follows_the_line_both_ways(name: Any, tmp_path: Path) -> None:
+    with serving(tmp_path) as server, shaping(server.url, seed=5, up=OPEN, down=OPEN) as shaper:
+        room = server.room("narrow")
+        plan = Plan(url=server.url, room=room, token=server.token, callers=2, viewers=0)
+        async with opened(plan), launch(name) as page:
+            token = (await asyncio.to_thread(server.enter, room, "viewer"))["token"]
+            await page.navigate(f"{shaper.url}/")
+            url = f"{shaper.url}/whep/{room}"
+            assert await page.evaluate(WATCH % (repr(url), repr(token))) == 201
+            await settled(server, room, page, "high", 1280, 15.0)
+
+            mark = int(await page.evaluate("window.seen.length"))
+            await asyncio.to_thread(shaper.shape, down=CAPPED)
+            await settled(server, room, page, "low", 320, 10.0)
+            await asyncio.sleep(8.0)  # and stays there
+            assert (await asyncio.to_thread(viewer_stats, server, room))["rendition"] == "low"
+            # the issue says 2 s; a noisy machine adds its own
+            assert await page.evaluate(LONGEST_PAUSE % max(0, mark - 1)) < 3.0
+
+            mark = int(await page.evaluate("window.seen.length"))
+            await asyncio.to_thread(shaper.shape, down=OPEN)
+            await settled(server, room, page, "high", 1280, 15.0)
+            assert await page.evaluate(LONGEST_PAUSE % max(0, mark - 1)) < 3.0
+            stats = await asyncio.to_thread(viewer_stats, server, room)
+            print(f"back at high: {stats}")
