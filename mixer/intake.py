@@ -94,6 +94,10 @@ class Intake:
             if lane is not None:
                 self._close_lane(source, lane)
 
+    def publishes(self, participant: str) -> bool:
+        """Whether a connection of theirs is in."""
+        return participant in self._publishers
+
     def change(self, entry: RosterEntry) -> None:
         """Mute, volume, AGC and noise suppression of a participant as they are from now on."""
         connection = self._publishers.get(entry.id)

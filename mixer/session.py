@@ -192,6 +192,9 @@ class Session:
         before = self._roster.get(entry.id)
         if before is None:
             return
+        if self._intake.publishes(entry.id):
+            # control may not have heard yet of the connection that publishes: its word is from before that
+            entry = entry.model_copy(update={"publishes": True})
         self._roster[entry.id] = entry
         self._intake.change(entry)
         if before.muted != entry.muted:
