@@ -26,6 +26,7 @@ from mixer.video.decoder import DecodeFailed, VideoDecoder
 from mixer.webrtc.client import WebRtcClient
 
 _QUEUE: Final = 60  # pictures waiting to be decoded; two seconds behind means this machine is too slow
+_ASK_AGAIN_S: Final = 0.5
 _ECHO_WINDOW_S: Final = 2
 _LONGEST_S: Final = 3.0  # counters repeat after LOOP_S
 _KEPT: Final = 20_000
@@ -61,6 +62,7 @@ class Observer:
         self._pictures: asyncio.Queue[EncodedVideo] = asyncio.Queue(_QUEUE)
         self._decoder: VideoDecoder | None = None
         self._display = Display()
+        self._ask_at = 0.0
         self.ear = Ear()
         self._ear_then = (0, 0)
         self._echo_block: list[npt.NDArray[np.float32]] = []
@@ -115,6 +117,7 @@ class Observer:
             frame = await self._pictures.get()
             if self._decoder is None:
                 if not frame.keyframe:
+                    self._ask_again()
                     continue
                 self._decoder = VideoDecoder(frame.codec)
             try:
@@ -126,6 +129,13 @@ class Observer:
             for at, picture in shown:
                 self.pictures += 1
                 self._look(picture, at, frame.pts)
+
+    def _ask_again(self) -> None:
+        """A request gets lost like anything else, and so does its keyframe."""
+        now = time.monotonic()
+        if now >= self._ask_at:
+            self._ask_at = now + _ASK_AGAIN_S
+            self._client.request_keyframe()
 
     def _look(self, picture: av.VideoFrame, at: float, pts: int) -> None:
         shown_at = self._display.show(at, pts / VIDEO_CLOCK_HZ)

@@ -19,6 +19,7 @@ from mixer.video.decoder import DecodeFailed, VideoDecoder
 from mixer.webrtc.client import WebRtcClient
 
 QUEUE: Final = 60  # pictures that wait for the decoder
+ASK_AGAIN_S: Final = 0.5
 PAUSE_S: Final = 2.0  # longer, and it is no picture
 
 
@@ -40,9 +41,13 @@ class Eye:
     async def look(self) -> None:
         """Until cancelled."""
         decoder: VideoDecoder | None = None
+        ask_at = 0.0
         while True:
             frame = await self._queue.get()
             if decoder is None and not frame.keyframe:
+                if time.monotonic() >= ask_at:  # the request, or its keyframe, may be lost
+                    ask_at = time.monotonic() + ASK_AGAIN_S
+                    self.client.request_keyframe()
                 continue
             decoder = decoder or VideoDecoder(frame.codec)
             try:
