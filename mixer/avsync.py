@@ -51,23 +51,30 @@ class LipSync:
         self.nonsense = 0  # pictures whose reports cannot be
 
     def hold(
-        self, *, taken_s: float | None, said_s: float | None, waits_s: float | None, now: float
+        self,
+        *,
+        taken_s: float | None,
+        said_s: float | None,
+        waits_s: float | None,
+        now: float,
+        held_s: float = 0.0,
     ) -> float:
         """How long the picture that arrived at ``now`` has to wait, 0 to ``MAX_HOLD_S``.
 
         ``taken_s``: when it was taken, ``said_s``: when was said what is heard at ``now``, both on the sender's
         clock, None before a report. ``waits_s``: what sound waits in the jitter buffer, None without sound: until
-        there are reports, picture and sound are taken to have been equally long on their way.
+        there are reports, picture and sound are taken to have been equally long on their way. ``held_s``: how long
+        it waits anyway, for an even pace.
         """
         if waits_s is None:
             self.floor_s = 0.0
-            return 0.0
+            return held_s
         if taken_s is None or said_s is None or abs(taken_s - said_s) > MAX_LEAD_S:
             self.nonsense += taken_s is not None and said_s is not None
             self.floor_s = 0.0
-            return min(MAX_HOLD_S, max(0.0, waits_s))
+            return min(MAX_HOLD_S, max(held_s, waits_s))
         sound_s = self._sound.update(now - said_s, now)
-        picture_s = self._picture.update(now - taken_s, now)
+        picture_s = self._picture.update(now + held_s - taken_s, now)
         later_s = picture_s - (now - said_s)  # unsmoothed, as ``waits_s`` is: a wait that grows cancels out
         self.floor_s = min(MAX_HOLD_S, max(0.0, waits_s + later_s + SHOWN_S - SLACK_S))
-        return min(MAX_HOLD_S, max(0.0, taken_s + sound_s - now))
+        return min(MAX_HOLD_S, max(held_s, taken_s + sound_s - now))

@@ -189,7 +189,7 @@ class Peer:
     """See the module. Made by ``PeerFactory.peer``; also a ``mixer.fanout.Viewer``."""
 
     def __init__(
-        self, factory: PeerFactory, sink: PeerSink, *, send: bool, receive: bool, measure: bool
+        self, factory: PeerFactory, sink: PeerSink, *, send: bool, receive: bool, measure: bool = True
     ) -> None:
         self._factory = factory
         self._sink = sink

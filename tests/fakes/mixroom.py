@@ -151,8 +151,8 @@ class _Factory(PeerFactory):
         self.pacing: set[Peer] = set()
         self.next: Viewer
 
-    def peer(self, sink: Any, *, send: bool, receive: bool) -> Peer:
-        return _Peer(self, sink, self.next)
+    def peer(self, sink: Any, *, send: bool, receive: bool, measure: bool = True) -> Peer:
+        return _Peer(self, sink, self.next, measure=measure)
 
     def pace(self, peer: Peer) -> None:
         self.pacing.add(peer)
@@ -175,12 +175,12 @@ class _Transport:
 
 
 class _Peer(Peer):
-    def __init__(self, factory: _Factory, sink: Any, viewer: Viewer) -> None:
-        super().__init__(factory, sink, send=True, receive=False)
+    def __init__(self, factory: _Factory, sink: Any, viewer: Viewer, *, measure: bool) -> None:
+        super().__init__(factory, sink, send=True, receive=False, measure=measure)
         self._viewer = viewer
 
     async def accept(self, offer: str) -> str:
-        plan = negotiate(parse_offer(offer), send=True, receive=False)
+        plan = negotiate(parse_offer(offer), send=True, receive=False, measure=self._measure)
         ssrcs: Any = {"audio": AUDIO_SSRC, "video": VIDEO_SSRC}
         self._take_plan(plan, LocalSide(1, "u", "p", ("sha-256", "00"), (), "us", ssrcs, RTX_SSRC))
         self._transport = _Transport(self._viewer)  # type: ignore[assignment]
