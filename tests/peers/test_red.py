@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from mixer.rtp.packet import parse_rtp
+from mixer.rtp.red import parse_red
 from mixer.webrtc.peer import Peer, PeerFactory
 from tests.browser import launch
 from tests.mixer.webrtc.support import HOST, PORTS, Recorder, until
@@ -30,6 +32,9 @@ PUBLISH = """(async () => {
 })()"""
 
 
+RED = 63  # what Chromium calls it in every offer
+
+
 class LossyPeer(Peer):
     """A tenth of what arrives is lost; the browser does not know."""
 
@@ -38,12 +43,16 @@ class LossyPeer(Peer):
     def __init__(self, factory: PeerFactory, sink: Recorder) -> None:
         super().__init__(factory, sink, send=False, receive=True)
         self.lost: list[int] = []
+        self.repeated: set[int] = set()  # what an arrived packet has in it beside its own sound
 
     def _on_rtp(self, data: bytes) -> None:
         if self.chance.random() < 0.1:
             self.lost.append(int.from_bytes(data[2:4], "big"))
-        else:
-            super()._on_rtp(data)
+            return
+        packet = parse_rtp(data)
+        if packet.payload_type == RED and len(blocks := parse_red(packet.payload)) > 1 and blocks[-2].data:
+            self.repeated.add((packet.sequence - 1) & 0xFFFF)
+        super()._on_rtp(data)
 
 
 @pytest.fixture
@@ -84,6 +93,9 @@ async def test_lost_sound_is_found_in_the_next_packet(site: tuple[str, LossyPeer
     assert len(lost) > 20
     assert all(codec == "opus" and packet.payload[0] >> 3 >= 12 for packet, codec, _ in sink.audio)
     assert len(heard) == len(set(heard)), "nothing comes twice"
-    # two in a row are one lost for good, and so is one before a packet that the busy browser never sent
-    assert len(set(lost) & set(heard)) > 0.75 * len(lost)
-    assert peer.stats()["recovered"] > 0.75 * len(lost)
+    # Two in a row are one lost for good; and a packet after a pause repeats nothing: Chromium's, on a busy machine
+    # most of all, leaves out a quarter.
+    found = set(lost) & peer.repeated
+    assert len(found) > len(lost) / 3, "RED is in use"
+    assert found <= set(heard)
+    assert peer.stats()["recovered"] >= len(found)
