@@ -1,8 +1,8 @@
 """Which lost packets to ask for, when to ask again, and when to stop: a schedule without a clock.
 
-A packet is asked for once it has been missing for a moment (it may only be late), then again each round
-trip, because requests and repeats get lost like everything else. After ``GIVE_UP_S`` nobody keeps it any
-more. When too many are missing at once the path is broken and a keyframe is cheaper: all are given up.
+A packet is asked for once it has been missing for a moment (it may only be late), again after a round trip,
+because requests and repeats get lost like everything else, and then each half of one. After ``GIVE_UP_S`` nobody
+keeps it any more. When too many are missing at once the path is broken and a keyframe is cheaper: all are given up.
 """
 
 from __future__ import annotations
@@ -88,11 +88,13 @@ class NackSchedule:
         return expired
 
     def due(self, now: float) -> list[int]:
-        """Those to ask for now, ascending; each is armed again for the next round trip."""
+        """Those to ask for now, ascending; each is armed again for the next round trip, then for each half of one:
+        what did not come after a round trip was lost twice already, and the picture stands.
+        """
         due: list[int] = []
         for sequence, entry in self._missing.items():
             if now >= entry.ask_at:
+                entry.ask_at = now + (self._retry_s / 2 if entry.asked else self._retry_s)
                 entry.asked = True
-                entry.ask_at = now + self._retry_s
                 due.append(sequence)
         return sorted(due)
