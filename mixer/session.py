@@ -53,6 +53,7 @@ class Session:
         self._origin = time.monotonic()
         self._layout_version = state.layout_version
         self._layout = state.layout
+        self._held = state.layout  # the same within the bounds of the load's step
         self._roster: dict[str, RosterEntry] = {}
         self._connections: dict[str, Connection] = {}
         self._speaker: str | None = None
@@ -237,16 +238,16 @@ class Session:
     def _rearrange(self) -> None:
         """Compute the tiles again; the canvas takes them at its next tick."""
         sources = self._sources()
-        layout = reduced(self._layout, self._load.step)
-        tiles = arrange(layout, sources, self._speaker)
-        self._canvas.set_arrangement(self._layout_version, layout, tiles, sources)
+        self._held = reduced(self._layout, self._load.step)
+        tiles = arrange(self._held, sources, self._speaker)
+        self._canvas.set_arrangement(self._layout_version, self._held, tiles, sources)
         moving = {source.id for source in sources if source.has_video}
         self._seen = [tile for tile in tiles if tile.participant in moving]
         self._ask_senders()
 
     def _ask_senders(self) -> None:
         """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
-        canvas = reduced(self._layout, self._load.step).canvas
+        canvas = self._held.canvas
         size = canvas.width, canvas.height, canvas.fps
         wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX)
         self._intake.show(wanted, time.monotonic())
