@@ -112,7 +112,7 @@ class Bridge:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._outputs: dict[str, tuple[Callable[[EncodedAudio], None], int, int, bool]] = {}
+        self._outputs: dict[str, tuple[Callable[[EncodedAudio], None], int, int, tuple[int, ...]]] = {}
 
     def add_output(
         self,
@@ -124,9 +124,10 @@ class Bridge:
         ptime_ms: int,
         bitrate_bps: int,
         fec: bool,
+        repeats: tuple[int, ...],
     ) -> None:
         assert key not in self._outputs
-        self._outputs[key] = (sink, ptime_ms // 20, bitrate_bps, fec)
+        self._outputs[key] = (sink, ptime_ms // 20, bitrate_bps, repeats)
 
     def remove_output(self, key: str) -> None:
         self._outputs.pop(key, None)
@@ -136,11 +137,12 @@ class Bridge:
         return len(self._outputs)
 
     def tick(self, index: int) -> None:
-        for sink, frames, bitrate_bps, _ in list(self._outputs.values()):
+        for sink, frames, bitrate_bps, repeats in list(self._outputs.values()):
             if (index + 1) % frames == 0:
                 size = int(bitrate_bps * frames * 0.02 / 8 * self._random.uniform(0.8, 1.2))
                 pts = (index + 1 - frames) * FRAME_SAMPLES
-                sink(EncodedAudio("opus", bytes(size), pts, frames * FRAME_SAMPLES))
+                earlier = tuple((back * frames * FRAME_SAMPLES, bytes(size)) for back in repeats)
+                sink(EncodedAudio("opus", bytes(size), pts, frames * FRAME_SAMPLES, earlier=earlier))
 
 
 class _Factory(PeerFactory):
