@@ -17,7 +17,9 @@ from mixer.media import AUDIO_CLOCK_HZ
 
 MIN_TARGET: Final = 1_920  # 40 ms: two ticks, one for the packet and one for our own tick's lateness
 MAX_TARGET: Final = 5_760  # 120 ms: beyond it delay hurts conversation more (ITU-T G.114) than loss does
-MAX_FLOOR: Final = 9_600  # 200 ms: what a voice waits for its speaker's picture at most, or for its own repairs
+MAX_FLOOR: Final = (
+    9_600  # 200 ms: what a voice waits for its speaker's picture at most, or for its own repairs
+)
 
 _BUCKET_S: Final = 1.0
 _BUCKETS: Final = 10

@@ -276,7 +276,9 @@ class WebRtcClient:
             feedback = (*feedback, "transport-cc")
         gathered = [*(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates), "a=end-of-candidates"]
         if self._audio:
-            numbers = f"{_OPUS_PT} {_RED_PT}"  # in this order: what is sent is bare, what is received may be either
+            numbers = (
+                f"{_OPUS_PT} {_RED_PT}"  # in this order: what is sent is bare, what is received may be either
+            )
             rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:audio"]
             gathered = []  # the rest of the BUNDLE group shares them (RFC 9143 section 7.4)
             rows += [f"a=rtpmap:{_OPUS_PT} opus/48000/2", f"a=fmtp:{_OPUS_PT} minptime=10;useinbandfec=1"]
@@ -510,9 +512,7 @@ class WebRtcClient:
                 self._report(now)
 
     def _report_arrivals(self, now: float) -> None:
-        ssrc = next(
-            (incoming.ssrc for incoming in self._streams if incoming.ssrc is not None), None
-        )
+        ssrc = next((incoming.ssrc for incoming in self._streams if incoming.ssrc is not None), None)
         if self._arrivals is None or ssrc is None or now < self._arrivals_at or not self._arrivals.waiting:
             return
         self._arrivals_at = now + ARRIVALS_S

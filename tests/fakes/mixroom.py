@@ -53,7 +53,7 @@ from tests.mixer.webrtc.test_answer import video_offer
 Kind = Literal["transport-cc", "remb", "reports"]
 
 STEP_S = 0.005  # the pacer's slot
-AUDIO_PT, VIDEO_PT, RTX_PT = 111, 96, 97
+AUDIO_PT, RED_PT, VIDEO_PT, RTX_PT = 111, 63, 96, 97
 AUDIO_SSRC, VIDEO_SSRC, RTX_SSRC = 11, 22, 33
 SRTP_TAG = 10
 
@@ -385,7 +385,10 @@ class MixRoom:
 
 def _offer(kind: Kind, video: bool) -> str:
     numbered = f"|a=extmap:5 {TRANSPORT_CC}" if kind == "transport-cc" else ""
-    sound = f"audio {AUDIO_PT}|a=recvonly|a=rtpmap:{AUDIO_PT} opus/48000/2{numbered}"
+    sound = (
+        f"audio {AUDIO_PT} {RED_PT}|a=recvonly|a=rtpmap:{AUDIO_PT} opus/48000/2|a=rtpmap:{RED_PT} red/48000/2"
+        f"|a=fmtp:{RED_PT} {AUDIO_PT}/{AUDIO_PT}|a=rtcp-fb:{AUDIO_PT} nack{numbered}"
+    )
     picture = (
         f"video {VIDEO_PT} {RTX_PT}|a=recvonly|a=rtpmap:{VIDEO_PT} VP8/90000|a=rtpmap:{RTX_PT} rtx/90000"
         f"|a=fmtp:{RTX_PT} apt={VIDEO_PT}|a=rtcp-fb:{VIDEO_PT} nack|a=rtcp-fb:{VIDEO_PT} nack pli"

@@ -95,7 +95,13 @@ def test_what_comes_in_time_is_heard_and_dated_by_its_own_arrival() -> None:
 def test_late_and_repeated_packets_are_passed_over() -> None:
     sent = packets(fec=False)
     ear = Ear()
-    for packet, now in ((sent[0], 0.0), (sent[2], 0.04), (sent[3], 0.04 + WAIT_S), (sent[1], 0.2), (sent[2], 0.2)):
+    for packet, now in (
+        (sent[0], 0.0),
+        (sent[2], 0.04),
+        (sent[3], 0.04 + WAIT_S),
+        (sent[1], 0.2),
+        (sent[2], 0.2),
+    ):
         ear.feed(packet, now)
     assert ear.samples == 4 * FRAME_SAMPLES
     assert ear.concealed == FRAME_SAMPLES
