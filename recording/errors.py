@@ -14,6 +14,10 @@
     └── StoreError           the object store's side
         ├── ObjectMissing    no object under this key
         ├── ObjectExists     the key is taken: objects are never overwritten
+        ├── ObjectLocked     a retention or a hold binds the object; 409
+        ├── LockRefused      the store has no locks, or refuses to shorten one
+        ├── UploadMissing    the store knows no such unfinished upload
+        ├── StoreRefused     credentials, bucket, clock, region: somebody has to set something right
         └── FixityError      what was read back is not what was written
 
 ``recording`` does not know ``mixer``: the HTTP floor maps these to its own tree.
@@ -92,6 +96,22 @@ class ObjectMissing(StoreError):
 
 class ObjectExists(StoreError):
     """The key is taken. Objects are never overwritten."""
+
+
+class ObjectLocked(StoreError):
+    """A retention or a legal hold in the store binds the object."""
+
+
+class LockRefused(StoreError):
+    """The store cannot lock objects, or refuses to shorten a lock."""
+
+
+class UploadMissing(StoreError):
+    """The store knows no such unfinished upload: completed, aborted, or expired."""
+
+
+class StoreRefused(StoreError):
+    """The store answers and says no; trying again helps only when somebody has changed something."""
 
 
 class FixityError(StoreError):
