@@ -68,6 +68,10 @@ class StoredFile:
         """Strong (RFC 9110 section 8.8.3), quotes included: the content's digest."""
         return f'"{self.sha256}"'
 
+    def link(self, ttl_s: int, filename: str) -> str | None:
+        """A link that reads the file for ``ttl_s`` seconds without a token; None where the store gives none."""
+        return self._store.presign(self._key, ttl_s, filename=filename, media_type=self.media_type)
+
     def read(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Bytes ``start`` to ``end`` (exclusive), in chunks. Raises ObjectMissing, StoreError. Close it to
         stop early.
@@ -163,6 +167,14 @@ class Archive:
     def files(self, identifier: str) -> list[SealedFile]:
         """All files of the package, ``recording.json`` last. Raises RecordingMissing, WrongState."""
         return self._files(self._archived(identifier))
+
+    def seal(self, identifier: str) -> Seal | None:
+        """The sealed description; None when the store gives back another one, or none. Raises WrongState."""
+        info = self._archived(identifier)
+        try:
+            return self._seal(info)[0]
+        except (FixityError, ObjectMissing):
+            return None
 
     def verify(self, identifier: str, progress: Progress = no_progress) -> Verification:
         """Read every byte again from the store and compare. A missing

@@ -38,6 +38,7 @@ ROTATE_BYTES: Final = 8 * 1024 * 1024  # some 30,000 lines: a file that an edito
 CHECKPOINT_LINES: Final = 1000  # at most so many lines could be made anew by who has the disk, not the key
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_LIMIT: Final = 500
+MAX_NAMED: Final = 20  # files that a line names; the ledger has all of them
 _FILE: Final = re.compile(r"[0-9]{12}\.jsonl", re.ASCII)
 _CURSOR: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})-([0-9]{1,12})", re.ASCII)
 _HEAD: Final = "head.json"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -43,10 +45,12 @@ from recording.ledger import (
     follow,
     ledger_prefix,
     package_of,
+    premis_key,
     read_entry,
     write_entry,
 )
 from recording.package import Description
+from recording.premis import write_premis
 from recording.rows import RecordingInfo
 from recording.signing import KeyRing, Signer
 from recording.store import ObjectStore, read_object
@@ -85,6 +89,8 @@ class Custody:
         self._wall = wall
         self.keys = keys
         self._published = False
+        self.checks = 0  # of fixity, that came to an end
+        self.failures = 0  # of those, how many found damage
 
     @property
     def public_pem(self) -> bytes:
@@ -102,7 +108,7 @@ class Custody:
                 return None
             return Hold.model_validate({**fields, "reason": reason})
 
-        return self._decide(identifier, by, decide)
+        return self._bound(self._decide(identifier, by, decide))
 
     def release(self, identifier: str, *, by: str, reason: str = "") -> RecordingInfo:
         """End the hold; that there is none is no error."""
@@ -111,7 +117,7 @@ class Custody:
         def decide(now: Standing, fields: dict[str, object]) -> Act | None:
             return None if now.hold is None else Release.model_validate({**fields, "reason": reason})
 
-        return self._decide(identifier, by, decide)
+        return self._bound(self._decide(identifier, by, decide))
 
     def retain(self, identifier: str, *, by: str, until: str | None) -> RecordingInfo:
         """Keep it at least ``until`` (RFC 3339; None: no date). Raises BadTerms for a date that is over, Bound for a
@@ -119,18 +125,19 @@ class Custody:
         until_s = _future(until, self._wall())
 
         def decide(now: Standing, fields: dict[str, object]) -> Act | None:
-            bound = now.until is not None and from_rfc3339(now.until) > self._wall()
+            bound_s = 0.0 if now.until is None else from_rfc3339(now.until)
             mode = self._mode
-            if bound and now.mode == "compliance":
-                mode = "compliance"
-                if until_s is None or until_s < from_rfc3339(now.until or ""):
-                    raise Bound(f"under compliance its retention ({now.until}) can only be made longer")
+            if bound_s > self._wall() and (now.mode == "compliance" or self._store.capabilities.lock):
+                mode = now.mode
+                if until_s is None or until_s < bound_s:
+                    whose = "compliance" if mode == "compliance" else "the lock of the store"
+                    raise Bound(f"under {whose} its retention ({now.until}) can only be made longer")
             wanted = None if until_s is None else rfc3339(until_s)
             if now.retained and (now.until, now.mode) == (wanted, mode):
                 return None
             return Retention.model_validate({**fields, "until": wanted, "mode": mode})
 
-        return self._decide(identifier, by, decide)
+        return self._bound(self._decide(identifier, by, decide))
 
     def describe(self, identifier: str, *, by: str, note: str) -> RecordingInfo:
         """Another note for the index; the sealed package keeps its own. Raises BadTerms."""
@@ -167,6 +174,7 @@ class Custody:
             self.purge(gone)
         except StoreError as error:
             _log.warning("purge_postponed", recording=info.id, detail=str(error))
+        self._keep_premis(gone)
         return self.tombstone(identifier)
 
     def purge(self, info: RecordingInfo) -> None:
@@ -174,9 +182,8 @@ class Custody:
         looks archived."""
         if info.state != "deleted":
             raise WrongState("only what is deleted is purged", info.state)
-        keys = [item.key for item in self._store.list(info.key)]
-        for key in sorted(keys, key=lambda key: key != info.key + package.SEAL):
-            self._store.delete(key)
+        self._store.delete(info.key + package.SEAL)
+        self._store.delete_all(info.key)
         self._index.purged(info.id)
 
     def verify(
@@ -185,6 +192,8 @@ class Custody:
         """Read every byte again, and enter what was found. Raises WrongState, and what ``progress`` raises. A ledger
         that can't be believed counts as damage: its entries are named beside the files."""
         verification = self._archive.verify(identifier, progress)
+        self.checks += 1
+        self.failures += not verification["ok"]
 
         def decide(now: Standing, fields: dict[str, object]) -> Act | None:
             bad = damaged(verification)
@@ -192,7 +201,8 @@ class Custody:
             return Fixity.model_validate({**fields, **found})
 
         try:
-            return self._decide(identifier, by, decide), verification
+            info = self._decide(identifier, by, decide)
+            self._keep_premis(info)
         except BadEntry:
             info = self._index.get(identifier)
             spoilt = FileCheck(
@@ -201,7 +211,32 @@ class Custody:
             verification = Verification(
                 ok=False, bytes=verification["bytes"], files=[*verification["files"], spoilt]
             )
-            return self._index.spoilt(identifier, damaged(verification), rfc3339(self._wall())), verification
+            info = self._index.spoilt(identifier, damaged(verification), rfc3339(self._wall()))
+        return info, verification
+
+    def bind(self, info: RecordingInfo) -> None:
+        """Have the store's own locks say what the ledger says, where the store has locks (S3 Object Lock). The ledger
+        binds whether or not they do; they bind also those who come to the store without us."""
+        if self._store.capabilities.lock:
+            if info.state != "archived":
+                return  # its objects are locked when they are there
+            self._lock(info)
+        self._index.bound(info.id)
+
+    def _lock(self, info: RecordingInfo) -> None:
+        until = None if info.retention is None else datetime.fromisoformat(info.retention)
+        if until is not None and until.timestamp() <= self._wall():
+            until = None
+        for prefix in (info.key, ledger_prefix(info.key)):
+            for item in self._store.list(prefix):
+                self._store.lock(item.key, until=until, hold=info.hold is not None)
+
+    def _bound(self, info: RecordingInfo) -> RecordingInfo:
+        try:
+            self.bind(info)
+        except StoreError as error:  # the keeper tries again
+            _log.warning("lock_postponed", recording=info.id, detail=str(error))
+        return info
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -221,6 +256,16 @@ class Custody:
             raise WrongState(f"the recording is {info.state}, not deleted", info.state)
         number = next(entry.act.number for entry in entries if entry.act == now.deletion)
         return read_object(self._store, entry_key(info.key, number)), now.deletion
+
+    def premis(self, identifier: str) -> bytes:
+        """PREMIS 3 of the recording: its files, and all that happened to it. Raises WrongState until it is archived."""
+        info = self._index.get(identifier)
+        entries, now = self.entries(info)
+        if now.deletion is not None:
+            return write_premis(info.id, None, now.deletion.files, [entry.act for entry in entries])
+        seal = self._archive.seal(identifier)
+        files = self._archive.inventory(info)
+        return write_premis(info.id, seal, files, [entry.act for entry in entries])
 
     def reindex(self) -> tuple[int, list[str]]:
         """Make the index again from the store: recordings, then what their ledgers say, tombstones included. How
@@ -243,6 +288,16 @@ class Custody:
                     f"{ledger_prefix(key)} belongs to no archived recording; it may be in another spool"
                 )
         return self._index.count(), problems
+
+    def _keep_premis(self, info: RecordingInfo) -> None:
+        """Put the PREMIS of now beside the package. It follows from what is there anyway: a store that fails just
+        now does not undo what was decided."""
+        try:
+            number = self.entries(info)[1].number
+            with suppress(ObjectExists):
+                self._store.put(premis_key(info.key, number), self.premis(info.id))
+        except StoreError as error:
+            _log.warning("premis_postponed", recording=info.id, detail=str(error))
 
     # --- the ledger -----------------------------------------------------------------------------------------
 

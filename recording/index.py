@@ -187,6 +187,9 @@ class Index:
             fields |= {"state": "deleted", "participants": "[]", "deleted": _json(gone), "purge": 1}
         with self._transaction() as db:
             info = self.get(identifier)
+            terms = (fields["hold"] is None, fields["retention"])
+            if terms != (info.hold is None, info.retention):
+                fields["bound"] = 0
             sets = ", ".join(f"{name} = ?" for name in fields)
             changed = db.execute(
                 f"UPDATE recordings SET {sets} WHERE id = ? AND ledger < ?",  # noqa: S608 - names above
@@ -227,6 +230,15 @@ class Index:
     def to_purge(self, limit: int = 100) -> list[RecordingInfo]:
         """Deleted recordings of which the store may still hold objects."""
         return self._select("purge ORDER BY rowid LIMIT ?", limit)
+
+    def bound(self, identifier: str) -> None:
+        """The store's own locks say what the ledger says."""
+        with self._transaction() as db:
+            db.execute("UPDATE recordings SET bound = 1 WHERE id = ?", (identifier,))
+
+    def to_bind(self, limit: int = 100) -> list[RecordingInfo]:
+        """Archived recordings whose hold or retention the store's own locks don't know of yet."""
+        return self._select("state = 'archived' AND NOT bound ORDER BY rowid LIMIT ?", limit)
 
     def to_retain(self, limit: int = 100) -> list[RecordingInfo]:
         """Archived recordings about whose retention nobody has decided."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from recording.audit import AuditLog
+from recording.audit import MAX_NAMED, AuditLog
 from recording.audit_copy import copy_audit
 from recording.custody import POLICY, Custody
 from recording.errors import BadEntry, Bound, RecordingError, WrongState
@@ -79,13 +79,12 @@ class Keeper:
         self._wall = wall
         self._clock = clock
         self._not_before_s: dict[str, float] = {}
-        self.checks = 0  # fixity checks that came to an end
-        self.failures = 0  # of those, how many found damage
 
     def step(self, stop: threading.Event) -> None:
         """A little of everything; ``stop`` ends a check in its middle. Never raises for the store or a recording."""
         for name, task, every_s in (
             ("purge", self._purge, EVERY_S),
+            ("bind", self._bind, EVERY_S),
             ("retain", self._retain, EVERY_S),
             ("expire", self._expire, EVERY_S),
             ("copy", self._copy, COPY_EVERY_S),
@@ -117,6 +116,12 @@ class Keeper:
                 return
             self._custody.purge(info)
 
+    def _bind(self, stop: threading.Event) -> None:
+        for info in self._index.to_bind():
+            if stop.is_set():
+                return
+            self._custody.bind(info)
+
     def _retain(self, stop: threading.Event) -> None:
         policy = self._policy
         if policy.retention_days is None and not policy.room_retention_days:
@@ -139,8 +144,8 @@ class Keeper:
 
     def _delete(self, info: RecordingInfo) -> None:
         reason = f"its retention ended ({info.retention})"
-        self._audit.add("delete", by=POLICY, role="service", recording=info.id, reason=reason)
         self._custody.delete(info.id, by=POLICY, reason=reason)
+        self._audit.add("delete", by=POLICY, role="service", recording=info.id, reason=reason)
         _log.info("recording_expired", recording=info.id, room=info.room, retention=info.retention)
 
     def _copy(self, stop: threading.Event) -> None:
@@ -153,10 +158,10 @@ class Keeper:
         if info is None:
             return
         pace = _Pace(self._policy.fixity_bytes_s, stop, self._clock)
-        checked, _ = self._custody.verify(info.id, by=POLICY, progress=pace)
-        self.checks += 1
+        checked, verification = self._custody.verify(info.id, by=POLICY, progress=pace)
+        found = {"ok": verification["ok"], "damaged": list(checked.damaged[:MAX_NAMED])}
+        self._audit.add("verify", by=POLICY, role="service", recording=info.id, **found)
         if checked.damaged:
-            self.failures += 1
             _log.error("recording_damaged", recording=info.id, room=info.room, files=list(checked.damaged))
             self._damaged(checked)
 

@@ -5,6 +5,7 @@ The bag stays as it was sealed, so what is decided later lies beside it, one obj
     <room>/<yyyy>/<mm>/<dd>/<ULID>/…                  the bag
     <room>/<yyyy>/<mm>/<dd>/<ULID>.ledger/00001.json  the first act
                                           00002.json  …
+    <room>/<yyyy>/<mm>/<dd>/<ULID>.premis/00002.xml   PREMIS as of an entry (`recording.premis`)
 
 An act's number is part of its key. Two who act at once want the same number, the store gives it to one, and the
 other reads the ledger again before it decides: a hold and a deletion never both win. Each entry is
@@ -184,6 +185,11 @@ def ledger_prefix(package_key: str) -> str:
 def entry_key(package_key: str, number: int) -> str:
     """The key of the entry ``number``."""
     return safe_key(f"{ledger_prefix(package_key)}{number:05}.json")
+
+
+def premis_key(package_key: str, number: int) -> str:
+    """The key of the PREMIS document as of the entry ``number``."""
+    return safe_key(f"{package_key.removesuffix('/')}.premis/{number:05}.xml")
 
 
 def package_of(key: str) -> str | None:

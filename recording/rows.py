@@ -62,6 +62,7 @@ CREATE TABLE recordings (
     damaged TEXT NOT NULL DEFAULT '[]',
     deleted TEXT,
     purge INTEGER NOT NULL DEFAULT 0,
+    bound INTEGER NOT NULL DEFAULT 1,
     ledger INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX one_live_recording_a_room ON recordings(room) WHERE state IN ('recording', 'paused');
@@ -72,6 +73,7 @@ CREATE INDEX recordings_to_keep ON recordings(retention_ms) WHERE retention_ms I
 CREATE INDEX recordings_held ON recordings(rowid) WHERE hold IS NOT NULL;
 CREATE INDEX recordings_damaged ON recordings(rowid) WHERE damaged <> '[]';
 CREATE INDEX recordings_to_purge ON recordings(rowid) WHERE purge;
+CREATE INDEX recordings_to_bind ON recordings(rowid) WHERE state = 'archived' AND NOT bound;
 CREATE INDEX recordings_to_retain ON recordings(rowid) WHERE state = 'archived' AND NOT retained;
 CREATE VIRTUAL TABLE recordings_text USING fts5(
     words, people, facets, tokenize='unicode61 remove_diacritics 2', prefix='1 2 3'
