@@ -201,7 +201,7 @@ class Archive:
         info = self._archived(identifier)
         return zip_bag(self._store, info, self._files(info))
 
-    def reindex(self) -> int:
+    def reindex(self, progress: Callable[[], object] = lambda: None) -> int:
         """Make rows again from every ``recording.json`` in the store; returns how many there were. What the ledgers
         say comes after that: see `recording.custody.Custody.reindex`."""
         count = 0
@@ -216,6 +216,7 @@ class Archive:
                 if seal.key + package.SEAL == item.key:
                     self._index.archived(seal, hashlib.sha256(body).hexdigest())
                     count += 1
+                    progress()
         return count
 
     def _archived(self, identifier: str) -> RecordingInfo:

@@ -97,6 +97,11 @@ class Custody:
         """The key that tombstones and the audit log are signed with, its public half."""
         return self._signer.public_pem
 
+    @property
+    def fingerprint(self) -> str:
+        """Its fingerprint, as tombstones name it."""
+        return self._signer.fingerprint
+
     # --- decisions ------------------------------------------------------------------------------------------
 
     def hold(self, identifier: str, *, by: str, reason: str) -> RecordingInfo:
@@ -267,10 +272,11 @@ class Custody:
         files = self._archive.inventory(info)
         return write_premis(info.id, seal, files, [entry.act for entry in entries])
 
-    def reindex(self) -> tuple[int, list[str]]:
+    def reindex(self, progress: Callable[[], object] = lambda: None) -> tuple[int, list[str]]:
         """Make the index again from the store: recordings, then what their ledgers say, tombstones included. How
-        many recordings there are, and a sentence for each ledger that can't be believed. See `KeyRing.learn`."""
-        self._archive.reindex()
+        many recordings there are, and a sentence for each ledger that can't be believed. See `KeyRing.learn`.
+        ``progress`` is called for each recording."""
+        self._archive.reindex(progress)
         problems: list[str] = []
         ledgers = sorted({key for item in self._store.list() if (key := package_of(item.key)) is not None})
         for key in ledgers:
