@@ -64,6 +64,8 @@ class ParticipantPatch(_Body):
     """Body of ``PATCH …/participants/{id}``. ``volume`` is linear: 0 is silence, 1 untouched, 4 is +12 dB.
 
     ``agc`` brings a voice to an even level, ``noise_suppression`` takes the noise out of it, for all who hear it.
+    ``recorded``: false keeps voice and pictures out of recordings, from that instant on, not out of the room.
+    Anybody who may change a participant may set it to false, only the person themself (or the admin token) to true.
     """
 
     muted: bool | None = None
@@ -73,6 +75,7 @@ class ParticipantPatch(_Body):
     hand: bool | None = None
     agc: bool | None = None
     noise_suppression: bool | None = None
+    recorded: bool | None = None
 
     _name_is_printable = field_validator("name")(_printable)
 
@@ -98,6 +101,7 @@ class Participant:
     hand: bool = False
     agc: bool = False
     noise_suppression: bool = False
+    recorded: bool = True
     absent_since: float | None = None
 
     def public(self) -> dict[str, Any]:
@@ -113,6 +117,7 @@ class Participant:
             "hand": self.hand,
             "agc": self.agc,
             "noise_suppression": self.noise_suppression,
+            "recorded": self.recorded,
             "joined_at": self.joined_at.isoformat(),
         }
 
@@ -128,6 +133,7 @@ class Participant:
             volume=self.volume,
             agc=self.agc,
             noise_suppression=self.noise_suppression,
+            recorded=self.recorded,
         )
 
 
