@@ -183,12 +183,15 @@ class Session:
     def _publish(self, connection: Connection) -> None:
         """From now on this connection is the participant's voice and picture."""
         entry = connection.participant
-        entry = self._roster.get(entry.id, entry).model_copy(update={"publishes": True})
+        known = self._roster.get(entry.id, entry)
+        entry = known.model_copy(update={"publishes": True, "recorded": known.recorded and entry.recorded})
         is_new = entry.id not in self._roster
         self._roster[entry.id] = entry
         self._intake.add(entry, connection)
         if is_new:
             self._note("join", participant=entry.id, name=entry.name)
+        if not entry.recorded:
+            self._note("notice", name="not recorded", participant=entry.id)
         self._rearrange()
 
     def _set_participant(self, entry: RosterEntry) -> None:
