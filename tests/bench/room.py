@@ -81,17 +81,23 @@ async def _recording_cost(server: Server) -> list[Figure]:
     room = server.room("bench")
     plan = Plan(url=server.url, room=room, token=server.token, callers=4, viewers=2)
     call = asyncio.to_thread
-    off, on = [], []
-    async with opened(plan):
+    off, on, apart = [], [], []
+    async with opened(plan) as probe:
+        shy = f"/v1/rooms/{room}/participants/{probe.callers[0].entry.sub}"
         await asyncio.sleep(SETTLE_S)
         for _ in range(COST_TURNS):
             off.append(await _cores(server))
             recording = await call(server.call, "POST", f"/v1/rooms/{room}/recordings", {})
             on.append(await _cores(server))
+            await call(server.call, "PATCH", shy, {"recorded": False})
+            apart.append(await _cores(server))
+            await call(server.call, "PATCH", shy, {"recorded": True})
             await call(_sealed, server, recording["id"])
     added = statistics.median(with_it - without for without, with_it in zip(off, on, strict=True))
+    refused = statistics.median(with_it - without for without, with_it in zip(off, apart, strict=True))
     return [
         Figure("recording, beyond the room", 100 * added, "% of a core", 5, digits=1),
+        Figure("... while somebody refuses to be in it", 100 * refused, "% of a core", digits=1),
         Figure("the room without it", statistics.median(off), "cores", digits=2),
     ]
 
