@@ -14,6 +14,7 @@ from recording.durable import file_sha256, make_folder, write_whole
 from recording.keys import from_rfc3339
 from recording.muxer import AudioFormat
 from recording.timeline import TimelineEvent, paused_s, read_timeline, write_line
+from recording.tracks import repair as repair_tracks
 from recording.writer import MediaForm, media_on_disk, summarize, timeline_on_disk
 
 REASON = "the recording process ended without closing"
@@ -35,6 +36,7 @@ def recover(directory: Path, description: package.Description) -> package.Summar
         with media.open("r+b") as file:
             file.truncate(tail.whole_bytes)
             os.fsync(file.fileno())
+    repair_tracks(directory)
     lines = timeline_on_disk(directory)
     events = read_timeline(lines)
     if not events or events[-1].event != "end":
