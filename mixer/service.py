@@ -18,14 +18,15 @@ from aiohttp import web
 
 from mixer import protocol
 from mixer.config import Settings
-from mixer.errors import AlreadyRecording, NoCapacity
+from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
 from mixer.registry import DeskState, Registry
 from recording.archive import Archive
-from recording.errors import RecordingLive, WrongState
+from recording.errors import EndpointRefused, RecordingLive, WrongState
 from recording.index import Index
-from recording.stores import open_store
+from recording.placement import Places
+from recording.stores import check_places, open_both
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +63,12 @@ class ArchiveDesk:
 class ArchiverProcess:
     """The archiver as a child process that is started again when it ends unasked."""
 
-    def __init__(self, spool: Path, archive_url: str, index: Path) -> None:
+    def __init__(self, spool: Path, places: Places, index: Path) -> None:
+        self._places = places
         # fmt: off
         self._command = [
             sys.executable, "-m", "recording.archiver",
-            "--spool", str(spool), "--archive", archive_url, "--index", str(index), "--with-parent",
+            "--spool", str(spool), "--archive", "-", "--index", str(index), "--with-parent",
         ]
         # fmt: on
         self._process: asyncio.subprocess.Process | None = None
@@ -98,8 +100,15 @@ class ArchiverProcess:
     async def _spawn(self) -> None:
         # A session of its own: a Ctrl-C in the terminal is for the control process, which drains in order.
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101 - asked for above
+        with contextlib.suppress(ConnectionError):  # it died at once: the keeper sees that
+            # By pipe, not by argument or environment: it holds the stores' keys.
+            pipe.write(self._places.model_dump_json().encode())
+            await pipe.drain()
+        pipe.close()
 
     async def _keep(self) -> None:
         while not self._stopping:
@@ -118,10 +127,15 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
 
     ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
+    places = settings.archive.places()
+    try:
+        await asyncio.to_thread(check_places, places)
+    except EndpointRefused as error:
+        raise ConfigError(f"archive.endpoint: {error}") from error
     data = settings.data_dir
     index_path = data / "index.sqlite"
     index = Index(index_path)
-    archive = Archive(data / "spool", open_store(settings.archive.url), index)
+    archive = Archive(data / "spool", open_both(places), index)
     host = ProcessHost()
     registry = Registry(
         host,
@@ -137,7 +151,7 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
     )
-    archiver = ArchiverProcess(data / "spool", settings.archive.url, index_path)
+    archiver = ArchiverProcess(data / "spool", places, index_path)
     runner = web.AppRunner(build_app(registry, archive, settings), access_log=None, shutdown_timeout=1.0)
     try:
         await host.start()
