@@ -22,6 +22,8 @@ from mixer.errors import AlreadyRecording, NoCapacity
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
 from mixer.registry import DeskState, Registry
+from mixer.relay import RelayProcess
+from mixer.relay_book import RelayBook
 from recording.archive import Archive
 from recording.errors import RecordingLive, WrongState
 from recording.index import Index
@@ -32,6 +34,7 @@ log = structlog.get_logger(__name__)
 DRAIN_S: Final = 10.0  # contract section 1: SIGTERM to exit
 ROOMS_DRAIN_S: Final = 4.0  # of the ten: sealing the spools; then the archiver gets what is left
 ARCHIVER_DRAIN_S: Final = 4.0
+RELAY_DRAIN_S: Final = 1.0  # who it served is hung up by then: nothing is left to carry
 ARCHIVER_RESTART_S: Final = 1.0
 
 
@@ -123,6 +126,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     index = Index(index_path)
     archive = Archive(data / "spool", open_store(settings.archive.url), index)
     host = ProcessHost()
+    book = RelayBook()
+    relay = RelayProcess(settings, book) if settings.turn.is_embedded else None
     registry = Registry(
         host,
         ArchiveDesk(archive),
@@ -136,10 +141,14 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         ),
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
+        relay_book=book,
     )
     archiver = ArchiverProcess(data / "spool", settings.archive.url, index_path)
-    runner = web.AppRunner(build_app(registry, archive, settings), access_log=None, shutdown_timeout=1.0)
+    app = build_app(registry, archive, settings, relay=relay, relay_book=book)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
+        if relay is not None:
+            await relay.start()  # first: it is what most often cannot have its port
         await host.start()
         await registry.start()
         await archiver.start()
@@ -148,6 +157,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     finally:
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
+        if relay is not None:
+            await relay.stop(RELAY_DRAIN_S)
         await archiver.stop(ARCHIVER_DRAIN_S)
         index.close()
 

@@ -25,6 +25,7 @@ from mixer.http.bodies import json_response
 from mixer.http.events import EventRoutes
 from mixer.http.routing import CALLER, OBJECT, Answer, Route, json_answer
 from mixer.registry import Registry
+from mixer.relay import Relay
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +40,10 @@ Stats = Mapping[str, Any]
 class _RoomFigures(Collector):
     """Rooms as they were when the scrape asked for them."""
 
-    def __init__(self, registry: Registry, events: EventRoutes) -> None:
+    def __init__(self, registry: Registry, events: EventRoutes, relay: Relay | None) -> None:
         self._registry = registry
         self._events = events
+        self._relay = relay
         self.stats: dict[str, Stats] = {}
 
     def describe(self) -> Iterable[Metric]:
@@ -68,6 +70,8 @@ class _RoomFigures(Collector):
             [({}, self._registry.hub.overflows)],
         )
         yield from self._worker_figures()
+        if self._relay is not None:
+            yield from _relay_figures(self._relay)
 
     def _worker_figures(self) -> Iterator[Metric]:
         ticks: list[tuple[dict[str, str], float]] = []
@@ -103,6 +107,24 @@ class _RoomFigures(Collector):
         yield _gauge("mosaique_viewers", "Viewers of a rendition", viewers)
 
 
+def _relay_figures(relay: Relay) -> Iterator[Metric]:
+    """The embedded relay's, as it told them last; a relay that is down has none but that it is down."""
+    yield _gauge("mosaique_relay_up", "1 while the embedded relay runs", [({}, int(relay.is_up))])
+    yield _counter("mosaique_relay_restarts", "Relays that were started again", [({}, relay.restarts)])
+    figures = relay.figures
+    if figures is None:
+        return
+    yield _gauge("mosaique_relay_allocations", "Allocations that live", [({}, figures.allocations)])
+    for name, label, counts, text in (
+        ("packets", "direction", figures.packets, "Packets relayed"),
+        ("bytes", "direction", figures.bytes, "Bytes relayed"),
+        ("drops", "reason", figures.drops, "Packets not relayed"),
+        ("refusals", "reason", figures.refusals, "Requests refused"),
+    ):
+        samples = [({label: key}, float(count)) for key, count in counts.items()]
+        yield _counter(f"mosaique_relay_{name}", text, samples)
+
+
 def _mappings(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -127,10 +149,10 @@ def _fill(family: Metric, name: str, samples: Iterable[tuple[dict[str, str], flo
 class MetricRoutes:
     """See the module."""
 
-    def __init__(self, registry: Registry, events: EventRoutes) -> None:
+    def __init__(self, registry: Registry, events: EventRoutes, relay: Relay | None = None) -> None:
         self._registry = registry
         self._metrics = CollectorRegistry()
-        self._figures = _RoomFigures(registry, events)
+        self._figures = _RoomFigures(registry, events, relay)
         self._metrics.register(self._figures)
         self._requests = Counter(
             "mosaique_http_requests",
