@@ -30,6 +30,7 @@ from turn import control
 log = structlog.get_logger(__name__)
 
 START_TIMEOUT_S: Final = 15.0  # an interpreter's start on a loaded machine takes one or two
+PROGRAM: Final = (sys.executable, "-m", "turn")
 RESTART_S: Final = 1.0
 SWEEP_S: Final = 1.0
 MAX_BACKLOG_BYTES: Final = 8 << 20  # words not yet read; the whole state of a thousand rooms is below 200 kB
@@ -57,8 +58,9 @@ class Relay(Protocol):
 class RelayProcess:
     """See the module; ``Relay`` for the HTTP side. ``settings`` went through ``config.with_secrets``."""
 
-    def __init__(self, settings: Settings, book: RelayBook) -> None:
+    def __init__(self, settings: Settings, book: RelayBook, *, program: Sequence[str] = PROGRAM) -> None:
         self._settings = settings
+        self._program = program
         self._book = book
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -107,7 +109,7 @@ class RelayProcess:
         with theirs:
             # A session of its own: a Ctrl-C in the terminal is for the control process, which drains in order.
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "turn", "--config", "-", "--control-fd", str(theirs.fileno()),
+                *self._program, "--config", "-", "--control-fd", str(theirs.fileno()),
                 stdin=asyncio.subprocess.PIPE, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
         self._process = process
@@ -147,14 +149,19 @@ class RelayProcess:
             raise ConfigError(f"turn.enabled: the relay did not start in {START_TIMEOUT_S:.0f} s") from None
 
     async def _hear_one(self, reader: asyncio.StreamReader) -> bool:
-        """Take one word of the relay; False when it has ended. A word of a newer relay is left alone."""
+        """Take one word of the relay; False when it has ended, or cannot be understood, which is as good."""
         try:
             line = await reader.readline()
         except (ConnectionError, ValueError):  # the latter: a line past the limit
             return False
         if not line.endswith(b"\n"):
             return False
-        match control.parse_word(line):
+        try:
+            word = control.parse_word(line)
+        except control.BadWord as error:
+            log.error("relay.unintelligible", error=str(error))  # noqa: TRY400 - the reason is the message
+            return False
+        match word:
             case control.Listening(sockets):
                 self.listening = sockets
             case control.Metrics() as figures:
@@ -167,7 +174,8 @@ class RelayProcess:
                 pass
             self._hang_up()
             assert self._process is not None  # noqa: S101 - it was spawned
-            self._process.kill() if self._process.returncode is None else None
+            if self._process.returncode is None:
+                self._process.kill()
             log.error("relay.died", exit_code=await self._process.wait())
             reader = await self._restarted()
 

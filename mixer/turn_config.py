@@ -24,7 +24,12 @@ from mixer.webrtc.udp import advertised
 from turn import policy
 from turn.policy import Network
 
-DENIED: Final[tuple[Network, ...]] = tuple(ipaddress.ip_network(text) for text in policy.DENIED)
+DENIED: Final[tuple[Network, ...]] = (
+    *(ipaddress.ip_network(text) for text in policy.DENIED),
+    ipaddress.ip_network(
+        "::ffff:0:0:0/96"
+    ),  # IPv4-translated, RFC 2765 section 2.1: our own relay looks behind it
+)
 EVERYTHING: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 NONCE_S: Final = 600  # RFC 8656 section 5: a nonce lives for at most an hour; ours, too, for ten minutes
 OK: Final = 0

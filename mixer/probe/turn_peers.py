@@ -69,6 +69,7 @@ def _notations(ip: ipaddress.IPv4Address) -> list[tuple[str, str]]:
     value = int(ip)
     made = [
         ((0xFFFF << 32) | value, "IPv4-mapped (CVE-2026-27624)"),  # RFC 4291 section 2.5.5.2
+        ((0xFFFF << 48) | value, "IPv4-translated"),  # RFC 2765 section 2.1
         (value, "IPv4-compatible"),  # RFC 4291 section 2.5.5.1
         ((0x2002 << 112) | (value << 80), "6to4"),  # RFC 3056 section 2
         ((0x64FF9B << 96) | value, "NAT64"),  # RFC 6052 section 2.1
