@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from turn.server import run
+from turn.service import run
 from turn.settings import BadSettings, Settings, parse_settings
 
 USAGE = 2

@@ -7,6 +7,7 @@ the relay ends with it.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -37,7 +38,7 @@ class Peers:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """These participants have left: their allocations end now, and the relay takes none of their old credentials."""
+    """These participants have left: their allocations end now."""
 
     subjects: tuple[str, ...]
 
@@ -121,7 +122,7 @@ def _peer(entry: Any) -> Peer:
     address, port = entry[:2]
     if not isinstance(address, str) or type(port) is not int or not 0 < port < 65_536:
         raise ValueError("a peer is [address, port]")
-    return address, port
+    return str(ipaddress.ip_address(address)), port  # as every address is written here: text is compared
 
 
 def _added(entry: Any) -> tuple[Peer, Peer]:

@@ -16,7 +16,7 @@ Addresses are text as ``socket`` writes it; a peer is ``(address, port)``.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -136,23 +136,27 @@ def is_denied(address: Address) -> bool:
 
 
 class PeerPolicy:
-    """The one place that says yes. ``local``: addresses of this machine's interfaces, never opened by a network."""
+    """The one place that says yes. ``is_local``: whether an interface of this machine has the address right now."""
 
-    def __init__(self, rules: Iterable[Rule] = (), *, local: Iterable[str] = ()) -> None:
+    def __init__(self, rules: Iterable[Rule], is_local: Callable[[str], bool]) -> None:
         self._rules = tuple(rules)
-        self._local = frozenset(ipaddress.ip_address(address) for address in local)
+        self._is_local = is_local
         self._live: dict[Peer, Peer] = {}
+        self._names: dict[Peer, Peer] = {}
         self._live_ports: dict[str, int] = {}  # how many live sockets an address has
 
     def add(self, peer: Peer, target: Peer | None = None) -> None:
         """A live media socket of ours. ``target``: where it really is, when ``peer`` is its address in public."""
         if peer not in self._live:
             self._live_ports[peer[0]] = self._live_ports.get(peer[0], 0) + 1
-        self._live[peer] = peer if target is None else target
+        self._live[peer] = target = peer if target is None else target
+        self._names[target] = peer
 
     def remove(self, peer: Peer) -> None:
         """The socket is gone; unknown ones are no matter."""
-        if self._live.pop(peer, None) is not None:
+        target = self._live.pop(peer, None)
+        if target is not None:
+            self._names.pop(target, None)
             self._live_ports[peer[0]] -= 1
             if not self._live_ports[peer[0]]:
                 del self._live_ports[peer[0]]
@@ -163,6 +167,13 @@ class PeerPolicy:
         if live is not None:
             return live
         return peer if self._opened(peer[0], peer[1]) else None
+
+    def name_of(self, source: Peer) -> Peer | None:
+        """The reverse of ``target``: what clients know ``source`` as, None when nothing may come from it."""
+        live = self._names.get(source)
+        if live is not None:
+            return live
+        return source if self._opened(source[0], source[1]) else None
 
     def allows_address(self, address: str) -> bool:
         """Whether a permission for the address may be installed: permissions know no port (RFC 8656 section 9)."""
@@ -178,4 +189,4 @@ class PeerPolicy:
         matching = [rule for rule in self._rules if rule.matches(address, port)]
         if any(rule.exact for rule in matching):
             return True
-        return bool(matching) and not is_denied(address) and canonical(address) not in self._local
+        return bool(matching) and not is_denied(address) and not self._is_local(str(canonical(address)))
