@@ -70,11 +70,7 @@ class RelayProcess:
         self.listening: tuple[Listening, ...] = ()
         self.figures: control.Metrics | None = None
         self.restarts = 0
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it runs and hears us."""
-        return self._writer is not None
+        self.is_up = False  # it has said where it listens, and has not ended since
 
     async def start(self) -> None:
         """Start it; returns when it listens. Raises ``ConfigError`` naming the keys when it cannot."""
@@ -122,6 +118,7 @@ class RelayProcess:
                 process.kill()
             await process.wait()
             raise
+        self.is_up = True
         self._book.listen(self._say)
         log.info(
             "relay.started",
@@ -136,11 +133,10 @@ class RelayProcess:
         with contextlib.suppress(ConnectionError):
             await process.stdin.drain()
         process.stdin.close()
-        self.listening = ()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                while not self.listening:
-                    if not await self._hear_one(reader):
+                while not isinstance(word := await self._hear(reader), control.Listening):
+                    if word is None:
                         raise ConfigError(
                             f"turn.host, turn.port: the relay ended at its start (exit status {await process.wait()}); "
                             "its own words are above"
@@ -148,29 +144,26 @@ class RelayProcess:
         except TimeoutError:
             raise ConfigError(f"turn.enabled: the relay did not start in {START_TIMEOUT_S:.0f} s") from None
 
-    async def _hear_one(self, reader: asyncio.StreamReader) -> bool:
-        """Take one word of the relay; False when it has ended, or cannot be understood, which is as good."""
+    async def _hear(self, reader: asyncio.StreamReader) -> control.ToRelay | control.FromRelay | None:
+        """Take one word of the relay; None when it has ended, or cannot be understood, which is as good."""
         try:
             line = await reader.readline()
-        except (ConnectionError, ValueError):  # the latter: a line past the limit
-            return False
-        if not line.endswith(b"\n"):
-            return False
-        try:
-            word = control.parse_word(line)
+            word = control.parse_word(line) if line.endswith(b"\n") else None
         except control.BadWord as error:
             log.error("relay.unintelligible", error=str(error))  # noqa: TRY400 - the reason is the message
-            return False
+            return None
+        except (ConnectionError, ValueError):  # the latter: a line past the limit
+            return None
         match word:
             case control.Listening(sockets):
                 self.listening = sockets
-            case control.Metrics() as figures:
-                self.figures = figures
-        return True
+            case control.Metrics():
+                self.figures = word
+        return word
 
     async def _keep(self, reader: asyncio.StreamReader) -> None:
         while True:
-            while await self._hear_one(reader):
+            while await self._hear(reader) is not None:
                 pass
             self._hang_up()
             assert self._process is not None  # noqa: S101 - it was spawned
@@ -204,6 +197,7 @@ class RelayProcess:
         writer.write(control.write_word(word))
 
     def _hang_up(self) -> None:
+        self.is_up = False
         self._book.listen(None)
         if self._writer is not None:
             self._writer.close()

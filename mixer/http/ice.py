@@ -13,7 +13,7 @@ from aiohttp import web
 from mixer.config import Settings, TurnSettings
 from mixer.http.auth import VIEWER
 from mixer.http.bodies import json_response
-from mixer.http.routing import CALLER, OBJECTS, Route, json_answer
+from mixer.http.routing import CALLER, Route, json_answer
 from mixer.registry import Caller
 from mixer.relay import Listening, Relay
 from mixer.relay_book import RelayBook
@@ -23,6 +23,19 @@ from turn import credentials
 TTL_S: Final = (
     12 * 3600
 )  # a working day, as long as a token lives; when it is over the relay ends the allocation
+
+SERVERS: Final = {  # W3C WebRTC section 4.2.4: RTCIceServer
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["urls"],
+        "properties": {
+            "urls": {"type": "array", "items": {"type": "string"}, "description": "RFC 7064, RFC 7065"},
+            "username": {"type": "string", "description": "Unix time of expiry, colon, whom it is for"},
+            "credential": {"type": "string"},
+        },
+    },
+}
 
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]")
 # What stands in a URI's host (RFC 3986 section 3.2.2), without escapes; a zone has no meaning to somebody else.
@@ -79,7 +92,7 @@ class IceServers:
         return [
             Route(
                 "GET", "/v1/ice-servers", self._list, "STUN and TURN servers with ephemeral credentials", "media",
-                VIEWER, (json_answer(200, "Servers for an RTCPeerConnection; empty when there is no relay", OBJECTS),),
+                VIEWER, (json_answer(200, "Servers for an RTCPeerConnection; empty when there is no relay", SERVERS),),
             ),
         ]  # fmt: skip
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from mixer.probe import turn_client as tc
-from mixer.probe.turn_client import Answer, Asker, Attribute, Login
+from mixer.probe.turn_client import Answer, Asker, Field, Login
 from mixer.probe.turn_wire import Target, Wire
 from turn import credentials
+from turn.message import Attribute, Method
 from turn.policy import Network
 
 Verdict = Literal["ok", "failed", "open", "skipped", "note"]
@@ -27,7 +28,7 @@ Verdict = Literal["ok", "failed", "open", "skipped", "note"]
 MAX_AMPLIFICATION: Final = 6.0  # bytes answered a byte asked, to somebody who has proved nothing
 DISCARD: Final = 9  # RFC 863: nobody listens there
 QUIET_S: Final = 0.5  # what arrives on one machine or a network nearby does so within it
-_TRANSPORT: Final[Attribute] = (tc.REQUESTED_TRANSPORT, bytes((tc.UDP_PROTOCOL, 0, 0, 0)))
+_TRANSPORT: Final[Field] = (Attribute.REQUESTED_TRANSPORT, bytes((tc.UDP_PROTOCOL, 0, 0, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ class Subject:
         self,
         asker: Asker,
         login: Login,
-        method: int,
-        *attributes: Attribute,
+        method: Method,
+        *attributes: Field,
         transaction: bytes | None = None,
     ) -> Answer:
         """The answer to a signed request, the realm and nonce fetched where they are needed."""
@@ -112,19 +113,19 @@ class Subject:
         return answer
 
     @asynccontextmanager
-    async def allocated(self, *attributes: Attribute) -> AsyncIterator[tuple[Asker, Login, Answer]]:
+    async def allocated(self, *attributes: Field) -> AsyncIterator[tuple[Asker, Login, Answer]]:
         """An allocation, given back at the end. The answer may be a refusal."""
         login = self.login()
         async with self.connected() as asker:
-            answer = await self.asked(asker, login, tc.ALLOCATE, _TRANSPORT, *attributes)
+            answer = await self.asked(asker, login, Method.ALLOCATE, _TRANSPORT, *attributes)
             if answer.error is None:
-                self.own |= {ip for ip, _ in answer.addresses(tc.XOR_RELAYED_ADDRESS)}
+                self.own |= {ip for ip, _ in answer.addresses(Attribute.XOR_RELAYED_ADDRESS)}
             try:
                 yield asker, login, answer
             finally:
                 if answer.error is None:
                     with contextlib.suppress(OSError):
-                        await self.asked(asker, login, tc.REFRESH, (tc.LIFETIME, bytes(4)))
+                        await self.asked(asker, login, Method.REFRESH, (Attribute.LIFETIME, bytes(4)))
 
 
 Check = Callable[[Subject], Awaitable[tuple[Verdict, str]]]
@@ -142,15 +143,15 @@ def _expect(answer: Answer, error: int) -> tuple[Verdict, str]:
 
 async def binding(subject: Subject) -> tuple[Verdict, str]:
     async with subject.connected() as asker:
-        answer = await subject.ask(asker, tc.request(tc.BINDING))
-        mapped = answer.addresses(tc.XOR_MAPPED_ADDRESS)
+        answer = await subject.ask(asker, tc.request(Method.BINDING))
+        mapped = answer.addresses(Attribute.XOR_MAPPED_ADDRESS)
         if answer.error is not None or not mapped:
             return "failed", f"{answer.says}, {len(mapped)} XOR-MAPPED-ADDRESS"
         return "ok", f"we are {mapped[0][0]} to it"
 
 
 async def wrong_cookie(subject: Subject) -> tuple[Verdict, str]:
-    message = tc.request(tc.BINDING)
+    message = tc.request(Method.BINDING)
     async with subject.connected() as asker:
         asker.wire.send(message[:4] + b"\0\0\0\0" + message[8:])
         try:
@@ -164,14 +165,14 @@ async def wrong_cookie(subject: Subject) -> tuple[Verdict, str]:
 
 async def unauthenticated(subject: Subject) -> tuple[Verdict, str]:
     async with subject.connected() as asker:
-        answer = await subject.ask(asker, tc.request(tc.ALLOCATE, _TRANSPORT))
-        if answer.first(tc.REALM) is None or answer.first(tc.NONCE) is None:
+        answer = await subject.ask(asker, tc.request(Method.ALLOCATE, _TRANSPORT))
+        if answer.first(Attribute.REALM) is None or answer.first(Attribute.NONCE) is None:
             return "failed", f"{answer.says} without REALM or NONCE"
         return _expect(answer, 401)
 
 
 async def amplification(subject: Subject) -> tuple[Verdict, str]:
-    message = tc.request(tc.ALLOCATE, _TRANSPORT)
+    message = tc.request(Method.ALLOCATE, _TRANSPORT)
     async with subject.connected() as asker:
         factor = (await subject.ask(asker, message)).size / len(message)
         return ("ok" if factor <= MAX_AMPLIFICATION else "failed"), f"{factor:.1f} bytes for each byte asked"
@@ -180,30 +181,30 @@ async def amplification(subject: Subject) -> tuple[Verdict, str]:
 async def bad_password(subject: Subject) -> tuple[Verdict, str]:
     login = replace(subject.login(), password="certainly not")  # noqa: S106 - wrong on purpose
     async with subject.connected() as asker:
-        return _expect(await subject.asked(asker, login, tc.ALLOCATE, _TRANSPORT), 401)
+        return _expect(await subject.asked(asker, login, Method.ALLOCATE, _TRANSPORT), 401)
 
 
 async def expired(subject: Subject) -> tuple[Verdict, str]:
     if subject.secret is None:
         return "skipped", "takes --secret, to make an expired name"
     async with subject.connected() as asker:
-        return _expect(await subject.asked(asker, subject.login(ttl_s=-60), tc.ALLOCATE, _TRANSPORT), 401)
+        return _expect(await subject.asked(asker, subject.login(ttl_s=-60), Method.ALLOCATE, _TRANSPORT), 401)
 
 
 async def stale_nonce(subject: Subject) -> tuple[Verdict, str]:
     login = subject.login()
     async with subject.connected() as asker:
-        login.learn(await subject.ask(asker, tc.request(tc.ALLOCATE, _TRANSPORT)))
+        login.learn(await subject.ask(asker, tc.request(Method.ALLOCATE, _TRANSPORT)))
         login.nonce = b"0123456789abcdef" + bytes(reversed(login.nonce))[:16]
-        answer = await subject.ask(asker, tc.request(tc.ALLOCATE, _TRANSPORT, login=login))
+        answer = await subject.ask(asker, tc.request(Method.ALLOCATE, _TRANSPORT, login=login))
         return _expect(answer, 438)
 
 
 async def unknown_attribute(subject: Subject) -> tuple[Verdict, str]:
     login = subject.login()
     async with subject.connected() as asker:
-        answer = await subject.asked(asker, login, tc.ALLOCATE, _TRANSPORT, (0x7FFE, b"what?"))
-        listed = answer.first(tc.UNKNOWN_ATTRIBUTES) or b""
+        answer = await subject.asked(asker, login, Method.ALLOCATE, _TRANSPORT, (0x7FFE, b"what?"))
+        listed = answer.first(Attribute.UNKNOWN_ATTRIBUTES) or b""
         if answer.error == 420 and b"\x7f\xfe" not in listed:
             return "failed", "error 420 that does not name the attribute"
         return _expect(answer, 420)
@@ -211,21 +212,23 @@ async def unknown_attribute(subject: Subject) -> tuple[Verdict, str]:
 
 async def no_transport(subject: Subject) -> tuple[Verdict, str]:
     async with subject.connected() as asker:
-        return _expect(await subject.asked(asker, subject.login(), tc.ALLOCATE), 400)
+        return _expect(await subject.asked(asker, subject.login(), Method.ALLOCATE), 400)
 
 
 async def other_transport(subject: Subject) -> tuple[Verdict, str]:
-    sctp = (tc.REQUESTED_TRANSPORT, bytes((132, 0, 0, 0)))
+    sctp = (Attribute.REQUESTED_TRANSPORT, bytes((132, 0, 0, 0)))
     async with subject.connected() as asker:
-        return _expect(await subject.asked(asker, subject.login(), tc.ALLOCATE, sctp), 442)
+        return _expect(await subject.asked(asker, subject.login(), Method.ALLOCATE, sctp), 442)
 
 
 async def allocate(subject: Subject) -> tuple[Verdict, str]:
     async with subject.allocated() as (_, login, answer):
         if answer.error is not None:
             return "failed", f"{answer.says}; nothing below can be asked ({login.username})"
-        relayed, lifetime = answer.addresses(tc.XOR_RELAYED_ADDRESS), answer.number(tc.LIFETIME)
-        if len(relayed) != 1 or not lifetime or not answer.addresses(tc.XOR_MAPPED_ADDRESS):
+        if not answer.message.proves(login.key):
+            return "failed", "its answer is not sealed with our password: it is somebody else"
+        relayed, lifetime = answer.addresses(Attribute.XOR_RELAYED_ADDRESS), answer.number(Attribute.LIFETIME)
+        if len(relayed) != 1 or not lifetime or not answer.addresses(Attribute.XOR_MAPPED_ADDRESS):
             return "failed", "an answer without relayed address, mapped address or lifetime"
         return "ok", f"relays from {relayed[0][0]}, for {lifetime} s"
 
@@ -235,59 +238,68 @@ async def retransmitted(subject: Subject) -> tuple[Verdict, str]:
     async with subject.connected() as asker:
         if asker.wire.is_reliable:
             return "skipped", "a stream repeats nothing"
-        first = await subject.asked(asker, login, tc.ALLOCATE, _TRANSPORT, transaction=transaction)
+        first = await subject.asked(asker, login, Method.ALLOCATE, _TRANSPORT, transaction=transaction)
         again = await subject.ask(
-            asker, tc.request(tc.ALLOCATE, _TRANSPORT, login=login, transaction=transaction)
+            asker, tc.request(Method.ALLOCATE, _TRANSPORT, login=login, transaction=transaction)
         )
-        same = first.addresses(tc.XOR_RELAYED_ADDRESS) == again.addresses(tc.XOR_RELAYED_ADDRESS)
-        await subject.asked(asker, login, tc.REFRESH, (tc.LIFETIME, bytes(4)))
+        same = first.addresses(Attribute.XOR_RELAYED_ADDRESS) == again.addresses(
+            Attribute.XOR_RELAYED_ADDRESS
+        )
+        await subject.asked(asker, login, Method.REFRESH, (Attribute.LIFETIME, bytes(4)))
         return ("ok" if first.error is None and again.error is None and same else "failed"), again.says
 
 
 async def second_allocation(subject: Subject) -> tuple[Verdict, str]:
     async with subject.allocated() as (asker, login, _):
-        return _expect(await subject.asked(asker, login, tc.ALLOCATE, _TRANSPORT), 437)
+        return _expect(await subject.asked(asker, login, Method.ALLOCATE, _TRANSPORT), 437)
 
 
 async def refresh(subject: Subject) -> tuple[Verdict, str]:
     async with subject.allocated() as (asker, login, _):
-        answer = await subject.asked(asker, login, tc.REFRESH, (tc.LIFETIME, (600).to_bytes(4, "big")))
+        answer = await subject.asked(
+            asker, login, Method.REFRESH, (Attribute.LIFETIME, (600).to_bytes(4, "big"))
+        )
         if answer.error is not None:
             return "failed", answer.says
-        return "ok", f"{answer.number(tc.LIFETIME)} s more"
+        return "ok", f"{answer.number(Attribute.LIFETIME)} s more"
 
 
 async def refresh_of_nothing(subject: Subject) -> tuple[Verdict, str]:
     async with subject.connected() as asker:
-        return _expect(await subject.asked(asker, subject.login(), tc.REFRESH, (tc.LIFETIME, bytes(4))), 437)
+        return _expect(
+            await subject.asked(asker, subject.login(), Method.REFRESH, (Attribute.LIFETIME, bytes(4))), 437
+        )
 
 
 async def permission_of_nothing(subject: Subject) -> tuple[Verdict, str]:
-    peer = (tc.XOR_PEER_ADDRESS, ("192.0.2.1", DISCARD))
+    peer = (Attribute.XOR_PEER_ADDRESS, ("192.0.2.1", DISCARD))
     async with subject.connected() as asker:
-        return _expect(await subject.asked(asker, subject.login(), tc.CREATE_PERMISSION, peer), 437)
+        return _expect(await subject.asked(asker, subject.login(), Method.CREATE_PERMISSION, peer), 437)
 
 
 async def permission_without_peer(subject: Subject) -> tuple[Verdict, str]:
     async with subject.allocated() as (asker, login, _):
-        return _expect(await subject.asked(asker, login, tc.CREATE_PERMISSION), 400)
+        return _expect(await subject.asked(asker, login, Method.CREATE_PERMISSION), 400)
 
 
 async def channel_out_of_range(subject: Subject) -> tuple[Verdict, str]:
-    peer, channel = (tc.XOR_PEER_ADDRESS, ("192.0.2.1", DISCARD)), (tc.CHANNEL_NUMBER, b"\x3f\xff\0\0")
+    peer, channel = (
+        (Attribute.XOR_PEER_ADDRESS, ("192.0.2.1", DISCARD)),
+        (Attribute.CHANNEL_NUMBER, b"\x3f\xff\0\0"),
+    )
     async with subject.allocated() as (asker, login, _):
-        return _expect(await subject.asked(asker, login, tc.CHANNEL_BIND, channel, peer), 400)
+        return _expect(await subject.asked(asker, login, Method.CHANNEL_BIND, channel, peer), 400)
 
 
 async def dual_allocation(subject: Subject) -> tuple[Verdict, str]:
-    both = (tc.ADDITIONAL_ADDRESS_FAMILY, b"\x02\0\0\0")
+    both = (Attribute.ADDITIONAL_ADDRESS_FAMILY, b"\x02\0\0\0")
     async with subject.allocated(both) as (_, _, answer):
         if answer.error is not None:
             return "failed", answer.says
-        relayed = [ip for ip, _ in answer.addresses(tc.XOR_RELAYED_ADDRESS)]
+        relayed = [ip for ip, _ in answer.addresses(Attribute.XOR_RELAYED_ADDRESS)]
         if len(relayed) == 2:
             return "ok", f"relays from {' and '.join(relayed)}"
-        if answer.first(tc.ADDRESS_ERROR_CODE) is not None:
+        if answer.first(Attribute.ADDRESS_ERROR_CODE) is not None:
             return "ok", "IPv4 only, and it says so"
         return "note", "IPv4 only, and it does not say so (coturn 4.6 knows the draft's attribute only)"
 

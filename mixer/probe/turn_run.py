@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from mixer.errors import MalformedPacket
 from mixer.probe import turn_client as tc
 from mixer.probe.turn_checks import CONFORMANCE, DISCARD, QUIET_S, Finding, Silent, Subject, Verdict
-from mixer.probe.turn_client import Asker, Attribute, Login
+from mixer.probe.turn_client import Asker, Field, Login
 from mixer.probe.turn_peers import ForbiddenPeer, forbidden
 from mixer.probe.turn_wire import Address
+from turn.message import Attribute, MalformedMessage, Method
 
 PER_ALLOCATION: Final = 8  # permissions; relays grant ten and more
 FIRST_CHANNEL: Final = 0x4000  # RFC 8656 section 12
 SAFE_COTURN: Final = (4, 17)  # before it: CVE-2025-69217, CVE-2026-27624, CVE-2026-43994
-_IPV6: Final[Attribute] = (tc.REQUESTED_ADDRESS_FAMILY, b"\x02\0\0\0")
+_IPV6: Final[Field] = (Attribute.REQUESTED_ADDRESS_FAMILY, b"\x02\0\0\0")
 _COTURN: Final = re.compile(r"[Cc]oturn-(\d+)\.(\d+)")
 
 
@@ -48,12 +48,12 @@ async def examine(subject: Subject) -> Report:
     for name, source, check in CONFORMANCE:
         try:
             verdict, detail = await check(subject)
-        except Silent:
-            verdict, detail = "failed", "no answer"
+        except ConnectionError as error:  # ``Silent`` is one
             if not findings:
                 raise  # not even a Binding: there is nobody
-        except MalformedPacket as error:
             verdict, detail = "failed", str(error)
+        except MalformedMessage as error:
+            verdict, detail = "failed", f"an answer that is none: {error}"
         findings.append(Finding(name, source, verdict, detail))
         if name == "Allocate" and verdict == "failed":
             break
@@ -114,13 +114,13 @@ async def _has_ipv6(subject: Subject) -> bool:
 
 
 async def _peer(subject: Subject, asker: Asker, login: Login, peer: ForbiddenPeer, channel: int) -> Finding:
-    target = (tc.XOR_PEER_ADDRESS, (peer.ip, DISCARD))
+    target = (Attribute.XOR_PEER_ADDRESS, (peer.ip, DISCARD))
     ways = (
-        ("CreatePermission", tc.CREATE_PERMISSION, (target,)),
+        ("CreatePermission", Method.CREATE_PERMISSION, (target,)),
         (
             "ChannelBind",
-            tc.CHANNEL_BIND,
-            ((tc.CHANNEL_NUMBER, channel.to_bytes(2, "big") + bytes(2)), target),
+            Method.CHANNEL_BIND,
+            ((Attribute.CHANNEL_NUMBER, channel.to_bytes(2, "big") + bytes(2)), target),
         ),
     )
     said: list[str] = []
@@ -128,8 +128,8 @@ async def _peer(subject: Subject, asker: Asker, login: Login, peer: ForbiddenPee
     for name, method, attributes in ways:
         try:
             answer = await subject.asked(asker, login, method, *attributes)
-        except Silent:
-            said.append(f"{name}: no answer")
+        except (Silent, MalformedMessage) as error:
+            said.append(f"{name}: {error}")
             continue
         said.append(f"{name}: {answer.says}")
         if answer.error is None:
@@ -163,7 +163,7 @@ async def _carries(subject: Subject) -> list[Finding]:
     closed refuses it, and that is right.
     """
     async with subject.allocated() as (asker, login, answer):
-        relayed = answer.addresses(tc.XOR_RELAYED_ADDRESS)
+        relayed = answer.addresses(Attribute.XOR_RELAYED_ADDRESS)
         if answer.error is not None or not relayed or ":" in relayed[0][0]:
             return [Finding("Send and Data", "RFC 8656 §11", "skipped", "no IPv4 allocation")]
         with _peer_socket(asker, relayed[0]) as (peer, its_address):
@@ -173,15 +173,15 @@ async def _carries(subject: Subject) -> list[Finding]:
 async def _exchange(
     subject: Subject, asker: Asker, login: Login, peer: socket.socket, at: Address, relayed: Address
 ) -> list[Finding]:
-    target, payload = (tc.XOR_PEER_ADDRESS, at), secrets.token_bytes(32)
-    send = tc.indication(tc.SEND, target, (tc.DATA_ATTRIBUTE, payload))
+    target, payload = (Attribute.XOR_PEER_ADDRESS, at), secrets.token_bytes(32)
+    send = tc.indication(Method.SEND, target, (Attribute.DATA, payload))
     asker.wire.send(send)
     leak = await _heard(peer)
     unasked = Finding(
         "Send without a permission reaches nobody", "RFC 8656 §11.2",
         "ok" if leak is None else "open", "silence" if leak is None else "it was delivered",
     )  # fmt: skip
-    answer = await subject.asked(asker, login, tc.CREATE_PERMISSION, target)
+    answer = await subject.asked(asker, login, Method.CREATE_PERMISSION, target)
     if answer.error is not None:
         detail = f"the relay lets us have no peer of our own ({answer.says}), as a closed one should"
         return [unasked, Finding("Send and Data", "RFC 8656 §11", "skipped", detail)]
@@ -189,7 +189,9 @@ async def _exchange(
     there = await _heard(peer) == payload
     peer.sendto(payload, relayed)
     back = await _data(asker, payload)
-    bound = await subject.asked(asker, login, tc.CHANNEL_BIND, (tc.CHANNEL_NUMBER, b"\x4f\xfe\0\0"), target)
+    bound = await subject.asked(
+        asker, login, Method.CHANNEL_BIND, (Attribute.CHANNEL_NUMBER, b"\x4f\xfe\0\0"), target
+    )
     asker.wire.send(b"\x4f\xfe" + len(payload).to_bytes(2, "big") + payload)
     by_channel = await _heard(peer) == payload
     peer.sendto(payload, relayed)
@@ -233,6 +235,6 @@ async def _data(asker: Asker, payload: bytes) -> bool:
     message = await asker.next_other(QUIET_S)
     if message is None:
         return False
-    with contextlib.suppress(MalformedPacket):
-        return tc.read(message).first(tc.DATA_ATTRIBUTE) == payload
+    with contextlib.suppress(MalformedMessage):
+        return tc.read(message).first(Attribute.DATA) == payload
     return False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mixer.errors import ConfigError
+from turn.message import MalformedMessage, frame_bytes
 
 Transport = Literal["udp", "tcp", "tls"]
 Address = tuple[str, int]
@@ -118,14 +119,12 @@ class Wire:
             self.dropped += 1
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError, MalformedMessage):
             while True:
                 head = await reader.readexactly(4)
-                length = int.from_bytes(head[2:4], "big")
-                # RFC 8656 section 12.4: the first two bits tell; STUN counts from behind its 20 bytes of header
-                rest = length + 16 if head[0] < 0x40 else length + -length % 4
-                body = await reader.readexactly(rest)
-                self._take(head + body[: length + 16 if head[0] < 0x40 else length])
+                frame = head + await reader.readexactly(frame_bytes(head) - 4)
+                # The padding of ChannelData is the stream's, not the message's (RFC 8656 section 12.5).
+                self._take(frame if head[0] < 0x40 else frame[: 4 + int.from_bytes(head[2:4], "big")])
         self._take(None)
 
 

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.serving import Server, serving
+
 START_S: Final = 20.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -32,6 +34,28 @@ class Certificates:
     authority: Path
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A server with its relay (``embedded``, ``coturn``), and whose certificate to trust."""
+
+    kind: str
+    server: Server
+    authority: Path
+
+
+@contextlib.contextmanager
+def relayed_server(kind: str, directory: Path, made: Certificates, **more: str) -> Iterator[Relayed]:
+    """``mosaique serve`` with its own relay, or with coturn as we configure it. ``more``: keys of the section."""
+    settings = turn_settings(made, mode=kind, public_host="localhost", **more)
+    with serving(directory, settings) as server:
+        if kind == "embedded":
+            yield Relayed(kind, server, made.authority)
+        else:
+            configuration = turn_config("coturn", directory, settings)
+            with coturn(directory, configuration, int(settings["turn.port"])):
+                yield Relayed(kind, server, made.authority)
 
 
 def certificates(directory: Path) -> Certificates:

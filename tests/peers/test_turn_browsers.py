@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests.browser import BrowserName, Page, launch
-from tests.peers.relays import Certificates, certificates, coturn, turn_config, turn_settings
+from tests.peers.relays import Relayed
 from tests.peers.test_page import join, sees_motion
-from tests.serving import Server, serving
 
 # Keeps the connections that the page makes, for their statistics, and changes the URLs that it was given: a firewall
 # is played by what is left of them.
@@ -40,35 +37,6 @@ WAYS: Final = """(async () => Promise.all(connections.filter(c => c.connectionSt
   const local = stats.find(s => s.id === pair?.localCandidateId);
   return local?.candidateType === "relay" ? local.relayProtocol : local?.candidateType;
 })))()"""
-
-
-@dataclass(frozen=True, slots=True)
-class Relayed:
-    """A server with its relay, and whose certificate to trust."""
-
-    server: Server
-    authority: Path
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module", params=["embedded", pytest.param("coturn", marks=pytest.mark.peer("coturn"))])
-def relayed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, made: Certificates
-) -> Iterator[Relayed]:
-    """``mosaique serve`` with its own relay, and with coturn as we configure it."""
-    directory = tmp_path_factory.mktemp(request.param)
-    settings = turn_settings(made, mode=request.param, public_host="localhost")
-    with serving(directory, settings) as server:
-        if request.param == "embedded":
-            yield Relayed(server, made.authority)
-        else:
-            configuration = turn_config("coturn", directory, settings)
-            with coturn(directory, configuration, int(settings["turn.port"])):
-                yield Relayed(server, made.authority)
 
 
 async def _joined(page: Page, relayed: Relayed, room: str, change: str) -> None:
@@ -112,9 +80,3 @@ async def test_with_only_tls_open_the_page_gets_there_by_itself(relayed: Relayed
         assert [len(each) for each in urls] == [3, 3]
         assert all(f":{hole}?" in url for each in urls for url in each[:2])
         assert await page.evaluate(WAYS) == ["tls", "tls"]
-
-
-async def test_ice_servers_of_the_running_server(relayed: Relayed) -> None:
-    (only,) = relayed.server.call("GET", "/v1/ice-servers")
-    schemes: list[Any] = [(url.partition(":")[0], url.partition("?")[2]) for url in only["urls"]]
-    assert schemes == [("turn", "transport=udp"), ("turn", "transport=tcp"), ("turns", "transport=tcp")]

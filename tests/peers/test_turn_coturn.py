@@ -12,7 +12,7 @@ import pytest
 
 from mixer.cli import main
 from mixer.config import Settings, with_secrets
-from tests.peers.relays import Certificates, certificates, coturn, free_relay_port, turn_config, turn_settings
+from tests.peers.relays import Certificates, coturn, free_relay_port, turn_config, turn_settings
 
 pytestmark = pytest.mark.peer("coturn")
 SECRET: Final = "of-the-tests"
@@ -29,11 +29,6 @@ no-tls
 no-dtls
 listening-port={port}
 """
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
