@@ -1,4 +1,4 @@
-"""Load for a relay, in a process of its own: ``python -m tests.bench.turn_load`` answers commands on its standard input.
+"""Load for a relay, in a process of its own: ``python -m tests.bench.turn_load`` answers on its standard input.
 
 One loop that never sleeps sends each packet when it is due, evenly, and reads whatever has come in between. Each packet
 carries when it was sent. So what it measures is the relay's and the kernel's, with a few microseconds of its own.

@@ -1,4 +1,4 @@
-"""A small TURN client for tests and the bench: blocking, one question at a time, and it does wrong when it is told to."""
+"""A small TURN client for tests and the bench: blocking, one question at a time, and does wrong when told to."""
 
 from __future__ import annotations
 
