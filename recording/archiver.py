@@ -50,7 +50,7 @@ from recording.index import Index
 from recording.keys import recording_id
 from recording.package import Description, Seal
 from recording.placement import Place, Places
-from recording.recovery import recover
+from recording.recovery import recover, with_loudness
 from recording.report import Report, Situation
 from recording.second_copy import MARKER as SECOND_MARKER
 from recording.second_copy import SecondCopy
@@ -254,7 +254,9 @@ class Archiver:
         self._index.closed(description.id, summary)
         self._advance(description.id, "sealing")
         self._checkpoint("seal")
-        seal = package.seal(directory, description, summary)
+        seal = package.read_model(Seal, directory / package.SEAL)  # there on every turn but the first
+        if seal is None:
+            seal = package.seal(directory, description, with_loudness(directory, summary))
         if not (directory / _DELIVERED).exists():
             if not self._uploader.deliver(directory, seal):
                 return False

@@ -4,9 +4,12 @@
     ├── RecordingMissing     no recording has this id; 404
     ├── RecordingLive        the room is being recorded already (carries the id); 409
     ├── WrongState           the recording exists but its state forbids the request; 409
+    ├── Bound                a hold or its retention forbids the deletion; 409
     ├── BadQuery             a search argument (cursor, state, limit) that cannot be read; 422
+    ├── BadTerms             a hold, a retention or a note that cannot be; 422
     ├── UnsafePath           a key or path that this package did not make; 404
     ├── BadPackage           a spool package or media file that cannot be used; ours
+    ├── BadEntry             an entry of a ledger or of the audit log that was not made so; somebody's, or a disk's
     ├── PackageBusy          another process holds the package's writer lock; ours
     └── StoreError           the object store's side
         ├── ObjectMissing    no object under this key
@@ -48,8 +51,20 @@ class WrongState(RecordingError):
         self.state = state
 
 
+class Bound(RecordingError):
+    """The recording may not be deleted: it is held, or its retention has not ended."""
+
+
 class BadQuery(RecordingError):
     """A search argument cannot be read; ``field`` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class BadTerms(RecordingError):
+    """What is asked for a recording (a hold, a retention, a note) cannot be; ``field`` names what is wrong."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -62,6 +77,10 @@ class UnsafePath(RecordingError):
 
 class BadPackage(RecordingError):
     """A package in the spool, or its media, that cannot be used as it is."""
+
+
+class BadEntry(RecordingError):
+    """An entry of a ledger or a line of the audit log that is not as it was written."""
 
 
 class PackageBusy(RecordingError):
