@@ -398,6 +398,7 @@ class ArchiveSettings(_Section):
                 secret_key=value("secret_key"),
                 sse_c_key=value("sse_c_key"),
                 jurisdiction=self.jurisdiction,
+                lock_mode="COMPLIANCE" if self.retention_mode == "compliance" else "GOVERNANCE",
                 ca_file=str(self.ca_file or ""),
                 encrypt_key=self.encrypt_key if self.encrypt else None,
             )
