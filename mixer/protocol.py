@@ -53,12 +53,14 @@ class RosterEntry(Message):
 
 
 class RecordingOrder(Message):
-    """A recording to write: its identity, its spool directory, and whether it starts paused."""
+    """A recording to write: its identity, its spool directory, whether it starts paused, and whether participants'
+    own tracks are kept beside the film."""
 
     id: str
     directory: str
     note: str = ""
     paused: bool = False
+    tracks: bool = False
 
 
 class RoomState(Message):

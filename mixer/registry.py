@@ -23,7 +23,6 @@ from mixer import protocol
 from mixer.errors import (
     AlreadyRecording,
     Conflict,
-    InvalidBody,
     MosaiqueError,
     NoCapacity,
     NotAllowed,
@@ -97,7 +96,7 @@ class RecordingDesk(Protocol):
     ``AlreadyRecording``, ``NoCapacity``.
     """
 
-    def create(self, room: str, *, note: str, language: str) -> protocol.RecordingOrder: ...
+    def create(self, room: str, *, note: str, language: str, tracks: bool) -> protocol.RecordingOrder: ...
 
     def set_state(self, recording_id: str, state: DeskState) -> None: ...
 
@@ -498,13 +497,7 @@ class Registry:
     # --- recordings -----------------------------------------------------------------------------------------
 
     async def start_recording(self, room_name: str, *, tracks: bool, note: str, by: str) -> dict[str, Any]:
-        """Start recording. Raises ``AlreadyRecording``, ``InvalidBody`` for what this version does not do."""
-        if tracks:
-            # Refused rather than ignored: nobody must find out afterwards that the tracks are not there.
-            raise InvalidBody(
-                "this version records the mix, not the tracks of each participant",
-                [{"loc": ["tracks"], "msg": "only false is possible in this version"}],
-            )
+        """Start recording, with ``tracks`` what each participant sends beside it. Raises ``AlreadyRecording``."""
         if self._draining:
             raise NoCapacity("the server is going down")
         room = self.room(room_name)
@@ -515,7 +508,9 @@ class Registry:
         async with self._locks[f"{room_name} recording"]:
             if room.recording is not None:
                 raise AlreadyRecording(f"room {room_name} is being recorded already", room.recording.id)
-            order = await asyncio.to_thread(self._desk.create, room_name, note=note, language=room.language)
+            order = await asyncio.to_thread(
+                self._desk.create, room_name, note=note, language=room.language, tracks=tracks
+            )
             try:
                 await self._ask(room, protocol.StartRecording(recording=order), protocol.Done)
             except MosaiqueError:
@@ -573,7 +568,9 @@ class Registry:
         self._recording_since.pop(order.id, None)
         await asyncio.to_thread(self._desk.set_state, order.id, "incomplete")
         self.hub.publish("recording.stopped", room.name, recording=order.id, reason=event.reason)
-        started = await self.start_recording(room.name, tracks=False, note=order.note, by="continuation")
+        started = await self.start_recording(
+            room.name, tracks=order.tracks, note=order.note, by="continuation"
+        )
         if order.paused:
             await self.change_recording(started["id"], "paused", by="continuation")
 

@@ -49,16 +49,16 @@ class ArchiveDesk:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    def create(self, room: str, *, note: str, language: str) -> protocol.RecordingOrder:
+    def create(self, room: str, *, note: str, language: str, tracks: bool) -> protocol.RecordingOrder:
         """Make the entry and its spool directory. Blocks."""
         try:
-            recording = self._archive.create(room, note=note, language=language)
+            recording = self._archive.create(room, note=note, language=language, tracks=tracks)
         except RecordingLive as error:
             raise AlreadyRecording(str(error), error.recording_id) from error
         except OSError as error:
             raise NoCapacity(f"the spool takes no recording: {error.strerror}", retry_after_s=60) from error
         return protocol.RecordingOrder(
-            id=recording.id, directory=str(recording.directory.resolve()), note=note
+            id=recording.id, directory=str(recording.directory.resolve()), note=note, tracks=tracks
         )
 
     def set_state(self, recording_id: str, state: DeskState) -> None:

@@ -250,7 +250,7 @@ async def test_events_resume_after_the_last_id_seen(d: Desk) -> None:
 
 
 async def test_a_recording_that_cannot_be_continued_is_followed_by_another(d: Desk) -> None:
-    first = await d.registry.start_recording("demo", tracks=False, note="council", by="mod")
+    first = await d.registry.start_recording("demo", tracks=True, note="council", by="mod")
     data = await until(
         d,
         "recording.started",
@@ -260,7 +260,7 @@ async def test_a_recording_that_cannot_be_continued_is_followed_by_another(d: De
     assert d.desk.states == {"REC0": ["recording", "incomplete"], "REC1": ["recording"]}
     recording = d.registry.room("demo").recording
     assert recording is not None
-    assert recording.note == "council"
+    assert (recording.note, recording.tracks) == ("council", True)
 
 
 def load(*, step: int = 0, full: bool = False, cores: float = 0.1) -> protocol.LoadChanged:
