@@ -389,7 +389,7 @@ class ArchiveSettings(_Section):
             return getattr(self, which + name)
 
         try:
-            return place(
+            found = place(
                 value("url"),
                 provider=value("provider"),
                 endpoint=value("endpoint"),
@@ -402,6 +402,9 @@ class ArchiveSettings(_Section):
                 ca_file=str(self.ca_file or ""),
                 encrypt_key=self.encrypt_key if self.encrypt else None,
             )
+            # What nobody may shorten here nobody may shorten there.
+            compliance = {"lock_mode": "COMPLIANCE"} if self.retention_mode == "compliance" else {}
+            return found.model_copy(update=compliance)
         except BadPlace as error:
             raise ValueError(f"{which}{error.field}: {error}") from None
         except EndpointRefused as error:
