@@ -57,6 +57,7 @@ class Person:
     camera: bool = False
     screen: bool = False
     volume: float = 1.0
+    recorded: bool = True
 
 
 def parse_events(data: bytes) -> list[TimelineEvent]:
@@ -110,9 +111,11 @@ class Replay:
         return any(start <= now_s < end for start, end in self._gaps)
 
     def sources(self) -> list[Source]:
-        """As ``arrange`` takes them, in join order."""
+        """As ``arrange`` takes them, in join order; without those who refused to be recorded."""
         found = []
         for name, person in self.people.items():
+            if not person.recorded:
+                continue
             kind = "phone" if person.phone else "webrtc"
             found.append(Source(name, person.name, kind, has_video=person.camera, muted=person.muted))  # type: ignore[arg-type]
             if person.screen:
@@ -147,6 +150,8 @@ class Replay:
         changes = _CHANGES.get(event.event)
         if event.event == "rename":
             changes = {"name": str(event.fields.get("name", participant))}
+        elif event.event == "notice" and event.fields.get("name") in {"recorded", "not recorded"}:
+            changes = {"recorded": event.fields["name"] == "recorded"}
         elif event.event == "volume":
             changes = {"volume": min(4.0, max(0.0, _number(event.fields.get("volume"), 1.0)))}
         elif event.event == "track" and self._implied and event.fields.get("kind") in {"camera", "screen"}:

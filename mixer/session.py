@@ -58,6 +58,7 @@ class Session:
         self._roster: dict[str, RosterEntry] = {}
         self._connections: dict[str, Connection] = {}
         self._speaker: str | None = None
+        self._recorded_speaker: str | None = None  # the last one who may be recorded
         self._speaking: tuple[str, ...] = ()
         self._seen: list[Tile] = []  # tiles with a picture that moves
         self._bridge = AudioBridge()
@@ -146,6 +147,7 @@ class Session:
                 await self._recording.start(command.recording, self._introduce)
             case protocol.ChangeRecording():
                 await self._recording.change(command.id, command.state)
+                self._rearrange()
             case protocol.Drain():
                 await self.stop(command.reason)
 
@@ -188,12 +190,15 @@ class Session:
     def _publish(self, connection: Connection) -> None:
         """From now on this connection is the participant's voice and picture."""
         entry = connection.participant
-        entry = self._roster.get(entry.id, entry).model_copy(update={"publishes": True})
         before = self._roster.get(entry.id)
+        known = before or entry
+        entry = known.model_copy(update={"publishes": True, "recorded": known.recorded and entry.recorded})
         self._roster[entry.id] = entry
         self._intake.add(entry, connection)
         if before is None or not before.publishes:
             self._journal.joined(entry)
+        else:
+            self._journal.changed(entry)
         self._rearrange()
 
     def _set_participant(self, entry: RosterEntry) -> None:
@@ -205,6 +210,9 @@ class Session:
             entry = entry.model_copy(update={"publishes": True})
         self._roster[entry.id] = entry
         self._intake.change(entry)
+        if not entry.recorded and self._recorded_speaker == entry.id:
+            self._recorded_speaker = None
+            self._journal.speaker(None)
         self._journal.changed(entry)
         self._rearrange()
 
@@ -245,13 +253,27 @@ class Session:
     def _rearrange(self) -> None:
         """Compute the tiles again; the canvas takes them at its next tick."""
         sources = self._sources()
-        self._journal.sources(sources)
         self._held = reduced(self._layout, self._load.step)
         tiles = arrange(self._held, sources, self._speaker)
         self._canvas.set_arrangement(self._layout_version, self._held, tiles, sources)
         moving = {source.id for source in sources if source.has_video}
-        self._seen = [tile for tile in tiles if tile.participant in moving]
+        recorded = self._arrange_recorded(sources)
+        self._seen = [tile for tile in (*tiles, *recorded) if tile.participant in moving]
         self._ask_senders()
+
+    def _arrange_recorded(self, sources: list[Source]) -> tuple[Tile, ...]:
+        """What is recorded, where that is another picture than the room's: without those who refuse."""
+        refused = frozenset(entry.id for entry in self._roster.values() if not entry.recorded)
+        tiles: tuple[Tile, ...] | None = None
+        willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
+        self._journal.sources(willing)
+        if refused and self._recording.live:
+            tiles = arrange(self._held, willing, self._recorded_speaker)
+            self._canvas.set_apart(self._held, tiles, willing)
+        self._recording.leave_out(refused)
+        if tiles is None:
+            self._canvas.set_apart(self._held, None)
+        return tiles or ()
 
     def _ask_senders(self) -> None:
         """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
@@ -322,6 +344,7 @@ class Session:
     def _introduce(self) -> None:
         """How things stand when a recording begins, for its timeline."""
         self._journal.introduce(time.monotonic())
+        self._rearrange()
 
     def _pts(self) -> int:
         """Now, in 90 kHz units of the room clock."""
@@ -371,7 +394,10 @@ class Session:
         if speaker != self._speaker:
             self._speaker = speaker
             self._canvas.set_speaker(speaker)
-            self._journal.speaker(speaker)
+            entry = self._roster.get(speaker or "")
+            if entry is None or entry.recorded:
+                self._recorded_speaker = speaker
+                self._journal.speaker(speaker)
             self._rearrange()
         self._speaking = speaking
         self._say(protocol.SpeakingChanged(speaking=speaking, speaker=speaker))

@@ -1,6 +1,7 @@
 """Between what participants send and the tracks of a recording: whole pictures and packets of sound, as they came.
 
-Who is muted is not recorded: neither the voice, nor the camera of whom the room does not see. Runs on the loop thread.
+Who is muted is not recorded: neither the voice, nor the camera of whom the room does not see; of who refuses to be
+recorded, nothing at all. Runs on the loop thread.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class TrackTap:
     ) -> None:
         """A packet of voice that arrived at ``now``; ``taken_s``: its time on the sender's NTP clock."""
         sender = self._senders.get(participant)
-        if sender is None or sender.entry.muted or not packet.payload:
+        if sender is None or sender.entry.muted or not sender.entry.recorded or not packet.payload:
             return
         stream = sender.streams.get("voice")
         if stream is None or stream.identity != (packet.ssrc, codec):
@@ -89,7 +90,7 @@ class TrackTap:
         kind: TrackKind = "screen" if screen else "camera"
         if sender is None:
             return
-        if sender.entry.video_muted and not screen:
+        if not sender.entry.recorded or (sender.entry.video_muted and not screen):
             sender.broken.add(kind)
             return
         arrived_s = now - self._origin_s

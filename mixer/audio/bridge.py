@@ -49,6 +49,8 @@ class AudioBridge:
         self._hearing: dict[str, set[str]] = {}  # by leg: the outputs without it
         self._recorder: Recorder | None = None
         self._recorder_errors = 0
+        self._unrecorded: frozenset[str] = frozenset()
+        self._recorded_limiter = Limiter()
         self._speakers = Speakers()
         self._limiter = Limiter()
         self._room = RoomMix()
@@ -184,6 +186,10 @@ class AudioBridge:
         """
         self._recorder = sink
 
+    def leave_out_of_recording(self, legs: frozenset[str]) -> None:
+        """These voices are not given to the recorder, from the next tick on; the room hears them as before."""
+        self._unrecorded = legs
+
     # -- the tick ---------------------------------------------------------------------------------------
 
     def tick(self, index: int, now: float) -> None:
@@ -204,7 +210,7 @@ class AudioBridge:
         summed = total(self._rows[: len(rows)])
         mixed = self._limiter.process(summed) if rows else self._quiet()
         self._room.add(index, mixed, self._contributors(rows))
-        self._record(index, mixed, skipped)
+        self._record(index, self._recorded(mixed, rows), skipped)
         self._serve(index, summed, rows)
 
     def speaking(self) -> Sequence[str]:
@@ -303,6 +309,13 @@ class AudioBridge:
         """Nobody is heard: the limiter lets go and all silent frames are one array."""
         self._limiter.gain = 1.0
         return SILENCE
+
+    def _recorded(self, mixed: Pcm, rows: dict[str, int]) -> Pcm:
+        """The mix as the recorder gets it: added anew when somebody who is heard must not be in it."""
+        if self._recorder is None or self._unrecorded.isdisjoint(rows):
+            return mixed
+        kept = [row for name, row in rows.items() if name not in self._unrecorded]
+        return self._recorded_limiter.process(total(self._rows[kept]))
 
     def _record(self, index: int, mixed: Pcm, skipped: int) -> None:
         if self._recorder is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -41,3 +41,6 @@ RENDITIONS: Final[dict[str, Rendition]] = {
     )
 }
 """Best first: the order in which ``auto`` steps down."""
+
+APART: Final = replace(RENDITIONS["high"], name="apart")
+"""What is recorded while somebody in the room does not want to be: like ``high``, but of a canvas without them."""
