@@ -99,3 +99,18 @@ def test_strangers_are_ignored() -> None:
     kept.hear(0, 101.0)
     kept.see(0, 101.0, key=True)
     assert kept.frames == []
+
+
+def test_of_who_refuses_nothing_at_all_from_that_instant_on() -> None:
+    kept = Kept()
+    kept.hear(0, 101.0)
+    kept.see(0, 101.0, key=True)
+    kept.see(0, 101.0, key=True, screen=True)
+    kept.tap.change(ANN.model_copy(update={"recorded": False}))
+    kept.hear(960, 101.02)
+    kept.see(3000, 101.03)
+    kept.see(3000, 101.03, screen=True)
+    assert len(kept.frames) == 3
+    kept.tap.change(ANN)
+    kept.see(6000, 101.06)
+    assert kept.frames[-1][1].fresh, "and then a keyframe is needed"
