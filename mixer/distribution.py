@@ -203,7 +203,11 @@ class Distribution:
         if codec is None or sound is None:
             return
         rendition = connection.rendition
-        form = Format.of(codec, rendition.audio_ptime_ms, rendition.audio_bps, fec=connection.fec)
+        repeats = rendition.repeats if connection.fec and connection.peer.repeats_audio else ()
+        bitrate_bps = rendition.repeated_bps if repeats else rendition.audio_bps
+        # what is sent again whole needs no FEC
+        fec = connection.fec and not repeats
+        form = Format.of(codec, rendition.audio_ptime_ms, bitrate_bps, fec=fec, repeats=repeats)
         if form == viewing.form:
             return
         viewing.form = form
@@ -214,8 +218,9 @@ class Distribution:
             codec=codec,
             minus=connection.minus,
             ptime_ms=rendition.audio_ptime_ms,
-            bitrate_bps=rendition.audio_bps,
-            fec=connection.fec,
+            bitrate_bps=bitrate_bps,
+            fec=fec,
+            repeats=repeats,
         )
 
     @staticmethod

@@ -105,12 +105,13 @@ class AudioBridge:
         now: float,
         ssrc: int | None = None,
         level: int | None = None,
+        repaired: bool = False,
     ) -> None:
         """One RTP packet, in any order; ``now`` is its arrival in seconds, on the same clock as in ``tick``.
 
         Another ``codec`` or ``ssrc`` than before starts afresh. ``level``: what its header says (RFC 6464, 0 to
-        127): it spares us decoding the silent, once it has proved right. An unknown leg is counted and ignored:
-        its last packets come when it has left already.
+        127): it spares us decoding the silent, once it has proved right. ``repaired``: it is late because it had
+        been lost. An unknown leg is counted and ignored: its last packets come when it has left already.
         """
         inbound = self._legs.get(leg)
         if inbound is None:
@@ -123,6 +124,7 @@ class AudioBridge:
             now=now,
             ssrc=ssrc,
             level=level,
+            repaired=repaired,
         ):
             self._awake[leg] = inbound
 
@@ -152,16 +154,18 @@ class AudioBridge:
         ptime_ms: int = 20,
         bitrate_bps: int = 32_000,
         fec: bool = False,
+        repeats: tuple[int, ...] = (),
     ) -> None:
         """A listener joins: ``sink`` gets every packet, with pts going up by its length.
 
         ``minus``: the leg whose voice is left out. ``ptime_ms``: 20, 40 or 60, else ``ValueError``. Of the
         codecs only Opus heeds ``bitrate_bps`` and ``fec`` (in-band FEC: it makes the encoder four times as dear
-        and a lost packet inaudible, so it is for lines that lose). ``Conflict`` if ``key`` is there already.
+        and a lost packet inaudible, so it is for lines that lose) and ``repeats`` (see ``Format``). ``Conflict`` if
+        ``key`` is there already.
         """
         if key in self._outlets:
             raise Conflict(f"the audio bridge has an output {key!r} already")
-        form = Format.of(codec, ptime_ms, bitrate_bps, fec=fec)
+        form = Format.of(codec, ptime_ms, bitrate_bps, fec=fec, repeats=repeats)
         outlet = self._outlets[key] = Outlet(sink, minus, self._shared_of(form))
         outlet.shared.outlets[key] = outlet
         if minus is not None:

@@ -45,6 +45,7 @@ class Canvas:
 class Peer:
     sends_video = "VP8"
     sends_audio = "opus"
+    repeats_audio = False
 
     def __init__(self) -> None:
         self.units: list[PacketizedVideo] = []
