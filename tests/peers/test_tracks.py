@@ -6,6 +6,9 @@ import asyncio
 import io
 import itertools
 import json
+import os
+import signal as signals
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,9 @@ from mixer.probe import signal
 from mixer.probe.callers import Caller
 from mixer.probe.run import Plan, opened
 from mixer.probe.signal import PipFinder, Rect
+from tests.peers import canvas, publishers
 from tests.peers.test_recording import sealed, sound
+from tests.peers.test_worker_dies import GREEN, workers
 from tests.serving import Server
 
 SECONDS = 10.0
@@ -192,3 +197,63 @@ def test_the_voices_are_there_and_in_time(conference: Conference, tmp_path: Path
         assert len(pips[0]) >= 5
         apart = [min(abs(at - other) for other in pips[1]) for at in pips[0][1:-1]]
         assert max(apart) <= 0.040
+
+
+# --- the room's process dies
+
+
+def frames_kept(server: Server, room: str) -> int:
+    recorder = server.call("GET", f"/v1/rooms/{room}/stats")["queues"].get("recorder", {})
+    return int(recorder.get("tracks", {}).get("frames", 0))
+
+
+async def until_kept(server: Server, room: str, frames: int) -> None:
+    deadline = time.monotonic() + 30
+    while await asyncio.to_thread(frames_kept, server, room) < frames:
+        assert time.monotonic() < deadline, server.log_tail()
+        await asyncio.sleep(0.2)  # it is live: frames come at their own pace
+
+
+@pytest.mark.peer("ffmpeg8")
+async def test_tracks_go_on_in_a_second_file_when_the_rooms_process_is_killed(
+    server: Server, tmp_path: Path
+) -> None:
+    room = server.room("tracks-struck")
+    ida = server.enter(room, name="Ida")
+
+    def publishing(log: str) -> Any:
+        return publishers.ffmpeg(
+            f"{server.url}/whip/{room}", ida["token"], tmp_path / log, rgb=GREEN, tone_hz=440
+        )
+
+    with publishing("a.log"):
+        await asyncio.to_thread(canvas.await_colour, server, room, ida["sub"], GREEN)
+        started = server.call("POST", f"/v1/rooms/{room}/recordings", {"tracks": True})
+        await until_kept(server, room, 150)
+        os.kill(workers(server, room)[-1]["pid"], signals.SIGKILL)
+    with publishing("b.log"):
+        await until_kept(server, room, 150)
+    server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
+    described = await sealed(server, started["id"])
+    bag = tmp_path / "bag.zip"
+    bag.write_bytes(await asyncio.to_thread(server.call, "GET", f"/v1/recordings/{started['id']}/bag"))
+    with zipfile.ZipFile(bag) as files:
+        content = {name.partition("/")[2]: files.read(name) for name in files.namelist()}
+    names = sorted(path for path in content if path.startswith("data/tracks/"))
+    assert names == [f"data/tracks/001{part}.{kind}" for part in ("-2", "") for kind in ("mka", "mkv")]
+    ends = {}
+    for path in names:
+        with av.open(io.BytesIO(content[path])) as media:
+            times = [float(frame.time or 0) for frame in media.decode(media.streams[0])]
+            ends[path] = times[0], times[-1]
+            assert media.streams[0].codec_context.name in {"opus", "h264", "vp8"}
+    timeline = [json.loads(line) for line in content["data/timeline.jsonl"].splitlines()]
+    gap = next(line for line in timeline if line["event"] == "gap")
+    assert ends["data/tracks/001.mkv"][1] == pytest.approx(gap["t"], abs=1.5)
+    assert ends["data/tracks/001-2.mkv"][0] >= gap["t"] + gap["duration"] - 0.5
+    told = json.loads(content["recording.json"])["tracks"]
+    assert {track["file"]: track["name"] for track in told} == dict.fromkeys(names, "Ida")
+    out = tmp_path / "again.mp4"
+    assert cli.main(["compose", "--size", "320x180", "--fps", "10", "-o", str(out), str(bag)]) == 0
+    with av.open(str(out)) as media:
+        assert float((media.duration or 0) / av.time_base) == pytest.approx(described["duration"], abs=0.3)
