@@ -97,11 +97,11 @@ async def _recording_cost(server: Server) -> list[Figure]:
             tracks.append(await _cores(server))
             await call(_sealed, server, recording["id"])
     added = statistics.median(with_it - without for without, with_it in zip(off, on, strict=True))
-    with_tracks = statistics.median(with_it - without for without, with_it in zip(off, tracks, strict=True))
+    with_tracks = statistics.median(with_them - film for film, with_them in zip(on, tracks, strict=True))
     refused = statistics.median(with_it - without for without, with_it in zip(off, apart, strict=True))
     return [
         Figure("recording, beyond the room", 100 * added, "% of a core", 5, digits=1),
-        Figure("... with everybody's tracks", 100 * with_tracks, "% of a core", 5, digits=1),
+        Figure("everybody's tracks, beyond the recording", 100 * with_tracks, "% of a core", 5, digits=1),
         Figure("... while somebody refuses to be in it", 100 * refused, "% of a core", digits=1),
         Figure("the room without it", statistics.median(off), "cores", digits=2),
     ]
