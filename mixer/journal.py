@@ -55,8 +55,6 @@ class RoomJournal:
 
     def _join(self, entry: RosterEntry) -> None:
         self._note("join", participant=entry.id, name=entry.name, kind=entry.kind)
-        if not entry.recorded:
-            self._note("notice", name="not recorded", participant=entry.id)
         if entry.muted:
             self._note("mute", participant=entry.id)
         if entry.video_muted:
@@ -72,9 +70,6 @@ class RoomJournal:
         if before is None:
             return
         self._entries[entry.id] = entry
-        if before.recorded != entry.recorded:
-            name = "recorded" if entry.recorded else "not recorded"
-            self._note("notice", name=name, participant=entry.id)
         if before.name != entry.name:
             self._note("rename", participant=entry.id, name=entry.name)
         if before.muted != entry.muted:

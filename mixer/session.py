@@ -269,8 +269,6 @@ class Session:
         willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
         self._journal.sources(willing)
         tiles: tuple[Tile, ...] | None = None
-        willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
-        self._journal.sources(willing)
         if refused and self._recording.live:
             tiles = arrange(self._held, willing, self._recorded_speaker)
             self._canvas.set_apart(self._held, tiles, willing)
