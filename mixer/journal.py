@@ -1,8 +1,8 @@
 """What a recording's timeline says of its room: everything that changes the picture or the sound, when it does. Pure.
 
 Enough to compose the picture again: who is there and in which order, whose picture is expected, who has the floor,
-each layout with its body. And exact: who was heard from when to when, as the mixer decided it. Of who refuses to be
-recorded it says that they are there, and that they refuse; nothing of when they speak or are seen.
+each layout with its body. And exact: who was heard from when to when, as the mixer decided it. Of whoever refuses to
+be recorded it says that, and that they were there, nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from mixer.audio.speaker import SPEAKING_HOLD_S
 from mixer.protocol import RosterEntry
 from mixer.video.layout import LayoutBody, Source
+from recording.timeline import NOT_RECORDED, RECORDED
 
 
 class Note(Protocol):
@@ -54,14 +55,14 @@ class RoomJournal:
 
     def _join(self, entry: RosterEntry) -> None:
         self._note("join", participant=entry.id, name=entry.name, kind=entry.kind)
-        if not entry.recorded:
-            self._note("notice", name="not recorded", participant=entry.id)
         if entry.muted:
             self._note("mute", participant=entry.id)
         if entry.video_muted:
             self._note("video-mute", participant=entry.id)
         if entry.volume != 1.0:
             self._note("volume", participant=entry.id, volume=entry.volume)
+        if not entry.recorded:
+            self._note("notice", participant=entry.id, name=NOT_RECORDED)
 
     def changed(self, entry: RosterEntry) -> None:
         """``entry`` as it is from now on; who does not send is of no interest."""
@@ -69,9 +70,6 @@ class RoomJournal:
         if before is None:
             return
         self._entries[entry.id] = entry
-        if before.recorded != entry.recorded:
-            name = "recorded" if entry.recorded else "not recorded"
-            self._note("notice", name=name, participant=entry.id)
         if before.name != entry.name:
             self._note("rename", participant=entry.id, name=entry.name)
         if before.muted != entry.muted:
@@ -80,6 +78,8 @@ class RoomJournal:
             self._note("video-mute" if entry.video_muted else "video-unmute", participant=entry.id)
         if before.volume != entry.volume:
             self._note("volume", participant=entry.id, volume=entry.volume)
+        if before.recorded != entry.recorded:
+            self._note("notice", participant=entry.id, name=RECORDED if entry.recorded else NOT_RECORDED)
 
     def left(self, participant: str) -> None:
         """They are gone for good."""
@@ -93,7 +93,7 @@ class RoomJournal:
         self._note("layout", version=version, layout=body.model_dump(mode="json"))
 
     def sources(self, sources: Sequence[Source]) -> None:
-        """Who can have a tile in the recording now. Cheap; after every change."""
+        """Who can have a tile in what is recorded now. Cheap; after every change."""
         pictures = {source.id: source for source in sources if source.has_video}
         for name, source in self._pictures.items():
             if name not in pictures:
@@ -112,14 +112,14 @@ class RoomJournal:
             self._note("video-on" if on else "video-off", participant=participant)
 
     def speaker(self, participant: str | None) -> None:
-        """Who has the floor from now on, of those who are recorded."""
+        """Who has the floor from now on, of those who may be recorded."""
         if participant != self._speaker:
             self._speaker = participant
             self._note("speaker", **({} if participant is None else {"participant": participant}))
 
     def speaking(self, participants: Iterable[str], now: float) -> None:
         """Who is heard now; each tick. The mixer holds on to a speaker a little: that is taken off again."""
-        heard = {p for p in participants if p in self._entries and self._entries[p].recorded}
+        heard = {p for p in participants if p not in self._entries or self._entries[p].recorded}
         if heard == self._speaking.keys():
             return
         for participant in [p for p in self._speaking if p not in heard]:

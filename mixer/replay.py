@@ -14,7 +14,7 @@ from typing import Any, Final
 from mixer.errors import InvalidBody, MosaiqueError
 from mixer.video.layout import LayoutBody, Source, check, parse_layout
 from recording.errors import BadPackage
-from recording.timeline import TimelineEvent, read_timeline
+from recording.timeline import NOT_RECORDED, RECORDED, TimelineEvent, read_timeline
 from recording.tracks import is_track
 
 SCREEN_SUFFIX: Final = "#screen"  # as the live room names the source of a shared screen
@@ -150,8 +150,8 @@ class Replay:
         changes = _CHANGES.get(event.event)
         if event.event == "rename":
             changes = {"name": str(event.fields.get("name", participant))}
-        elif event.event == "notice" and event.fields.get("name") in {"recorded", "not recorded"}:
-            changes = {"recorded": event.fields["name"] == "recorded"}
+        elif event.event == "notice" and event.fields.get("name") in {RECORDED, NOT_RECORDED}:
+            changes = {"recorded": event.fields["name"] == RECORDED}
         elif event.event == "volume":
             changes = {"volume": min(4.0, max(0.0, _number(event.fields.get("volume"), 1.0)))}
         elif event.event == "track" and self._implied and event.fields.get("kind") in {"camera", "screen"}:

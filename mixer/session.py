@@ -264,9 +264,9 @@ class Session:
     def _arrange_recorded(self, sources: list[Source]) -> tuple[Tile, ...]:
         """What is recorded, where that is another picture than the room's: without those who refuse."""
         refused = frozenset(entry.id for entry in self._roster.values() if not entry.recorded)
-        tiles: tuple[Tile, ...] | None = None
         willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
         self._journal.sources(willing)
+        tiles: tuple[Tile, ...] | None = None
         if refused and self._recording.live:
             tiles = arrange(self._held, willing, self._recorded_speaker)
             self._canvas.set_apart(self._held, tiles, willing)

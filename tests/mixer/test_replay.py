@@ -113,18 +113,6 @@ def test_a_gap_stands_still_and_who_is_introduced_again_has_been_there() -> None
     assert played.people["ann"].camera
 
 
-def test_who_refused_has_no_tile() -> None:
-    played = replay(
-        (0, "join", ann(name="Ann")), (0, "join", {"participant": "bob", "name": "Bob"}),
-        (1, "notice", ann(name="not recorded")), (2, "notice", ann(name="recorded")), (3, "end", {}),
-    )  # fmt: skip
-    seen = []
-    for at in (0, 1, 2):
-        assert played.advance(at)
-        seen.append([source.id for source in played.sources()])
-    assert seen == [["ann", "bob"], ["bob"], ["ann", "bob"]]
-
-
 def test_a_timeline_that_says_nothing_of_cameras_has_them_where_it_has_tracks() -> None:
     track = {"file": "data/tracks/001.mkv", "kind": "camera", "codec": "VP8"}
     played = replay((0, "join", ann(name="Ann")), (1, "track", ann(**track)), (9, "end", {}))
@@ -200,3 +188,29 @@ def test_any_lines_are_played_or_refused(lines: list[bytes]) -> None:
             played.advance(at)
             arrange(played.body, played.sources(), played.speaker)
             played.frozen(at)
+
+
+def test_who_refuses_to_be_recorded_has_no_tile_while_they_do() -> None:
+    lines: list[tuple[float, str, dict[str, Any]]] = []
+    now = 0.0
+    journal = RoomJournal(lambda event, /, **fields: lines.append((now, event, fields)))
+    shy = RosterEntry(id="shy", name="Shy", recorded=False)
+    for entry in (RosterEntry(id="ann", name="Ann"), shy):
+        journal.joined(entry)
+    journal.speaking(["ann", "shy"], now)
+    now = 5.0
+    journal.changed(shy.model_copy(update={"recorded": True}))
+    journal.speaking(["ann", "shy"], now)
+    now = 9.0
+    journal.changed(shy)
+    journal.speaking(["ann", "shy"], now)
+    played = replay(*lines)
+    for at, expected in ((1.0, ["ann"]), (6.0, ["ann", "shy"]), (9.5, ["ann"])):
+        played.advance(at)
+        assert [source.id for source in played.sources()] == expected
+    said = [
+        (t, event)
+        for t, event, fields in lines
+        if event in {"speaking", "silent"} and fields["participant"] == "shy"
+    ]
+    assert said == [(5.0, "speaking"), (9.0, "silent")]
