@@ -125,6 +125,8 @@ class Session:
                 return await self._preview(request.layout, request.picture)
             case protocol.GetSnapshot():
                 return protocol.Snapshot(png=await asyncio.to_thread(self._canvas.snapshot_png))
+            case protocol.GetMedia():
+                return protocol.Media(sockets=self._factory.media_sockets())
             case protocol.GetStats():
                 return protocol.Stats(body=self.stats())
             case _:
