@@ -1,8 +1,8 @@
 """What a recording's timeline says of its room: everything that changes the picture or the sound, when it does. Pure.
 
 Enough to compose the picture again: who is there and in which order, whose picture is expected, who has the floor,
-each layout with its body. And exact: who was heard from when to when, as the mixer decided it. Of who refuses to be
-recorded it says that they are there, and that they refuse; nothing of when they speak or are seen.
+each layout with its body. And exact: who was heard from when to when, as the mixer decided it. Of whoever refuses to
+be recorded it says that, and that they were there, nothing else.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class RoomJournal:
         self._note("layout", version=version, layout=body.model_dump(mode="json"))
 
     def sources(self, sources: Sequence[Source]) -> None:
-        """Who can have a tile in the recording now. Cheap; after every change."""
+        """Who can have a tile in what is recorded now. Cheap; after every change."""
         pictures = {source.id: source for source in sources if source.has_video}
         for name, source in self._pictures.items():
             if name not in pictures:
@@ -112,14 +112,14 @@ class RoomJournal:
             self._note("video-on" if on else "video-off", participant=participant)
 
     def speaker(self, participant: str | None) -> None:
-        """Who has the floor from now on, of those who are recorded."""
+        """Who has the floor from now on, of those who may be recorded."""
         if participant != self._speaker:
             self._speaker = participant
             self._note("speaker", **({} if participant is None else {"participant": participant}))
 
     def speaking(self, participants: Iterable[str], now: float) -> None:
         """Who is heard now; each tick. The mixer holds on to a speaker a little: that is taken off again."""
-        heard = {p for p in participants if p in self._entries and self._entries[p].recorded}
+        heard = {p for p in participants if p not in self._entries or self._entries[p].recorded}
         if heard == self._speaking.keys():
             return
         for participant in [p for p in self._speaking if p not in heard]:

@@ -1,7 +1,7 @@
 """Between what participants send and the tracks of a recording: whole pictures and packets of sound, as they came.
 
-Who is muted is not recorded: neither the voice, nor the camera of whom the room does not see; of who refuses to be
-recorded, nothing at all. Runs on the loop thread.
+Who is muted is not recorded: neither the voice, nor the camera of whom the room does not see. Of who refuses to be
+recorded there is nothing. Runs on the loop thread.
 """
 
 from __future__ import annotations

@@ -116,9 +116,9 @@ class Summary(_Strict):
     reason: str = ""
     video: VideoFacts | None = None
     audio: AudioFacts | None = None
+    loudness: Loudness | None = None
     digests: dict[str, Sha256] = {}
     """Of the tracks, hashed while they were written, by path."""
-    loudness: Loudness | None = None
 
 
 class TrackFacts(_Strict):

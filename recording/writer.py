@@ -230,9 +230,8 @@ class PackageWriter:
         self._write_event("end", round(tail.duration_s * INSTANT_HZ), {})
         summary = summarize(
             self._form, tail, started_s=self._started_s(), ended_s=self._wall(), sha256=self._media_file.sha256(),
-            reason="; ".join(f"{what} ({count})" for what, count in self._faults.items()),
+            reason="; ".join(f"{what} ({count})" for what, count in self._faults.items()), digests=digests,
             loudness=self._meter.loudness() if self._meter is not None else None,
-            digests=digests,
         )  # fmt: skip
         try:
             package.write_model(self._directory / package.CLOSED, summary)
@@ -411,8 +410,8 @@ def summarize(
         started=rfc3339(started_s), ended=rfc3339(max(started_s, ended_s)), duration_s=round(tail.duration_s, 3),
         size=tail.whole_bytes if tail.fragments else 0,
         sha256=sha256 if tail.fragments else hashlib.sha256().hexdigest(),
-        complete=not reason, reason=reason, video=video, audio=audio, loudness=loudness if audio else None,
-        digests=dict(digests or {}),
+        complete=not reason, reason=reason, video=video, audio=audio, digests=dict(digests or {}),
+        loudness=loudness if audio else None,
     )  # fmt: skip
 
 

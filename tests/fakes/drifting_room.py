@@ -121,7 +121,7 @@ def film_skews(sender: DriftingSender, seconds: float, *, every_s: int) -> list[
             taken.append(arrival.taken)
         packet: Any = SimpleNamespace(
             ssrc=1, sequence=arrival.number & 0xFFFF, timestamp=arrival.rtp & 0xFFFFFFFF,
-            payload=burst if loud else tone, extensions={}, repaired=False,
+            payload=burst if loud else tone, extensions={}, repaired=False
         )  # fmt: skip
         connection.peer.audio_level_id = None
         intake.heard(connection, packet, "PCMU", now)

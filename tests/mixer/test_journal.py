@@ -89,18 +89,3 @@ def test_who_spoke_when_without_the_mixers_hold(journal: RoomJournal, lines: lis
         {"event": "silent", "participant": "ann", "duration": 2.0},
         {"event": "silent", "participant": "bob", "duration": 2.5},
     ]
-
-
-def test_of_who_refuses_nothing_but_that(journal: RoomJournal, lines: list[dict[str, Any]]) -> None:
-    journal.joined(ANN.model_copy(update={"recorded": False}))
-    journal.joined(BOB)
-    journal.speaking(["ann", "bob"], 1.0)
-    journal.changed(ANN)
-    journal.speaking(["ann", "bob"], 2.0)
-    journal.changed(ANN.model_copy(update={"recorded": False}))
-    journal.speaking(["ann", "bob"], 3.0)
-    assert [(line["event"], line.get("participant"), line.get("name")) for line in lines] == [
-        ("join", "ann", "Ann"), ("notice", "ann", "not recorded"), ("join", "bob", "Bob"), ("speaking", "bob", None),
-        ("notice", "ann", "recorded"), ("speaking", "ann", None), ("notice", "ann", "not recorded"),
-        ("silent", "ann", None),
-    ]  # fmt: skip

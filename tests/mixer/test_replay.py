@@ -113,18 +113,6 @@ def test_a_gap_stands_still_and_who_is_introduced_again_has_been_there() -> None
     assert played.people["ann"].camera
 
 
-def test_who_refused_has_no_tile() -> None:
-    played = replay(
-        (0, "join", ann(name="Ann")), (0, "join", {"participant": "bob", "name": "Bob"}),
-        (1, "notice", ann(name="not recorded")), (2, "notice", ann(name="recorded")), (3, "end", {}),
-    )  # fmt: skip
-    seen = []
-    for at in (0, 1, 2):
-        assert played.advance(at)
-        seen.append([source.id for source in played.sources()])
-    assert seen == [["ann", "bob"], ["bob"], ["ann", "bob"]]
-
-
 def test_a_timeline_that_says_nothing_of_cameras_has_them_where_it_has_tracks() -> None:
     track = {"file": "data/tracks/001.mkv", "kind": "camera", "codec": "VP8"}
     played = replay((0, "join", ann(name="Ann")), (1, "track", ann(**track)), (9, "end", {}))
