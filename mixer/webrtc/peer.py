@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
+from mixer.protocol import MediaSocket
 from mixer.rtp.bandwidth import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
@@ -135,6 +136,17 @@ class PeerFactory:
         line is to be measured for what we send.
         """
         return Peer(self, sink, send=send, receive=receive, measure=measure)
+
+    def media_sockets(self) -> tuple[MediaSocket, ...]:
+        """The bound sockets of the shared port, as control is told them."""
+        return tuple(
+            MediaSocket(
+                port=opened.port,
+                addresses=opened.addresses,
+                public_ip=self.port.public_ip if self.port.public_ip in opened.addresses else None,
+            )
+            for opened in self.port.sockets
+        )
 
     def stats(self) -> dict[str, Any]:
         """Counters of the shared port: datagrams received, and dropped by reason."""
