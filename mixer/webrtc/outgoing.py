@@ -85,6 +85,11 @@ class OutgoingStream:
         return self._transport_id is not None
 
     @property
+    def keeps(self) -> bool:
+        """Whether what was sent can be repeated."""
+        return self._history is not None
+
+    @property
     def header_size(self) -> int:
         """Bytes before a payload."""
         return HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)

@@ -46,6 +46,7 @@ class Peer:
     sends_video = "VP8"
     sends_audio = "opus"
     repeats_audio = False
+    resends_audio = False
 
     def __init__(self) -> None:
         self.units: list[PacketizedVideo] = []
@@ -261,3 +262,16 @@ async def test_a_listener_that_loses_gets_red_if_it_takes_that_else_fec_within_t
         bridge.tick(index, index * 0.02)
     assert red.peer.sound[-1].earlier == ()
     assert [frame.pts for frame in red.peer.sound] == list(range(0, 24 * 960, 960))
+
+
+async def test_where_every_bit_counts_lost_sound_is_sent_again_on_request_if_that_can_be_asked_for() -> None:
+    out, _, bridge = distribution()
+    asks, cannot = connection("audio", "asks"), connection("audio", "cannot")
+    asks.peer.resends_audio = True
+    for viewer in (asks, cannot):
+        viewer.peer.repeats_audio = viewer.fec = True
+        out.subscribe(viewer)
+    for index in range(12):
+        bridge.tick(index, index * 0.02)
+    assert [viewer.peer.sound[-1].earlier == () for viewer in (asks, cannot)] == [True, False]
+    assert {form.bitrate_bps for form in bridge._shared} == {12_000, 6_000}
