@@ -24,6 +24,9 @@ _LOST_S: Final = 0.12  # a shorter hole is packets that were lost, a longer one 
 class TrackPictures:
     """The pictures of one source in its files, by the recording's time. As ``compose_io.Ahead`` takes its inputs."""
 
+    picture_bytes: Final = 1280 * 720 * 3 // 2
+    """About: participants are asked for no more than that."""
+
     def __init__(self, files: Sequence[Path], later_s: Callable[[float], float] = lambda _: 0.0) -> None:
         """``later_s``: how much later than its time in the file a picture was shown, by that time."""
         self._later_s = later_s
