@@ -375,7 +375,8 @@ def test_a_full_queue_of_tracks_drops_tracks_only(directory: Path) -> None:
     with call.recorder._wake:  # the writing thread cannot take
         for _ in range(40):
             call.recorder.write_track(TrackSource("bob", "camera"), huge, SECOND)
-        assert call.recorder.stats()["queue"]["tracks_dropped"] == 8
+        waiting = call.recorder.stats()["tracks"]
+        assert (waiting["depth"], waiting["dropped"]) == (32, 8)
         call.recorder._track_bytes += 1 << 20  # full to the last byte
         call.camera(0.4, 0.6)
         call.recorder._track_bytes -= 1 << 20
