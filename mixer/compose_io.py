@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import av
 import numpy as np
@@ -34,6 +34,15 @@ class ComposeFailed(MosaiqueError):
     """An input that cannot be read at all, or an output that cannot be written."""
 
     code = "compose-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """What was written: length in seconds, pictures, and inputs that broke off early (name → reason)."""
+
+    duration_s: float
+    frames: int
+    broken: dict[str, str]
 
 
 # --- inputs
@@ -201,10 +210,19 @@ class Tick:
     ended: list[bool]
 
 
+class Pictures(Protocol):
+    """What can be decoded ahead: `VideoInput`, and a recording's tracks."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    def advance(self, until_s: float) -> av.VideoFrame | None: ...
+
+
 class Ahead:
     """Decodes ``_AHEAD`` ticks in advance on a thread of its own. Bound: it waits when nobody takes."""
 
-    def __init__(self, inputs: Sequence[VideoInput], fps: int) -> None:
+    def __init__(self, inputs: Sequence[Pictures], fps: int) -> None:
         self._inputs = inputs
         self._fps = fps
         self._ready: queue.Queue[Tick | BaseException] = queue.Queue(_AHEAD)
