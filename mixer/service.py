@@ -206,6 +206,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
+        if relay is not None:
+            relay.drain()
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
         ends = [archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S)]
