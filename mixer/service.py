@@ -19,7 +19,7 @@ from aiohttp import web
 
 from mixer import protocol
 from mixer.config import ArchiveSettings, Settings
-from mixer.errors import AlreadyRecording, NoCapacity
+from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.events import EventHub
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
@@ -28,11 +28,12 @@ from mixer.registry import DeskState, Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
 from recording.archive import Archive
-from recording.errors import RecordingLive, WrongState
+from recording.errors import EndpointRefused, RecordingLive, WrongState
 from recording.holdings import Holdings
 from recording.keeper import Keeper, Policy
+from recording.placement import Places
 from recording.rows import RecordingInfo
-from recording.stores import open_store
+from recording.stores import check_places, open_both
 
 log = structlog.get_logger(__name__)
 
@@ -73,11 +74,12 @@ class ArchiveDesk:
 class ArchiverProcess:
     """The archiver as a child process that is started again when it ends unasked."""
 
-    def __init__(self, spool: Path, archive_url: str, index: Path) -> None:
+    def __init__(self, spool: Path, places: Places, index: Path) -> None:
+        self._places = places
         # fmt: off
         self._command = [
             sys.executable, "-m", "recording.archiver",
-            "--spool", str(spool), "--archive", archive_url, "--index", str(index), "--with-parent",
+            "--spool", str(spool), "--archive", "-", "--index", str(index), "--with-parent",
         ]
         # fmt: on
         self._process: asyncio.subprocess.Process | None = None
@@ -109,8 +111,15 @@ class ArchiverProcess:
     async def _spawn(self) -> None:
         # A session of its own: a Ctrl-C in the terminal is for the control process, which drains in order.
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101 - asked for above
+        with contextlib.suppress(ConnectionError):  # it died at once: the keeper sees that
+            # By pipe, not by argument or environment: it holds the stores' keys.
+            pipe.write(self._places.model_dump_json().encode())
+            await pipe.drain()
+        pipe.close()
 
     async def _keep(self) -> None:
         while not self._stopping:
@@ -172,8 +181,13 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
 
     ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
+    places = settings.archive.places()
+    try:
+        await asyncio.to_thread(check_places, places)
+    except EndpointRefused as error:
+        raise ConfigError(f"archive.endpoint: {error}") from error
     data = settings.data_dir
-    holdings = Holdings.open(data, open_store(settings.archive.url), mode=settings.archive.retention_mode)
+    holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
     host = ProcessHost()
     book = RelayBook()
     relay = RelayProcess(settings, book) if settings.turn.is_embedded else None
@@ -192,7 +206,7 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         max_participants=settings.rooms.max_participants,
         relay_book=book,
     )
-    archiver = ArchiverProcess(data / "spool", settings.archive.url, data / "index.sqlite")
+    archiver = ArchiverProcess(data / "spool", places, data / "index.sqlite")
     keeper = KeeperThread(holdings, settings.archive, registry.hub)
     app = build_app(registry, holdings, settings, relay=relay, relay_book=book)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -2,7 +2,8 @@
 
     python tests/fakes/relay.py NOTES [--fail] --config - --control-fd N
 
-One JSON object a line in NOTES: the configuration, then each word, then ``{"word": "alone"}`` when the parent has closed the connection.
+One JSON object a line in NOTES: the configuration, each word, and ``{"word": "alone"}`` once the parent has closed the
+connection.
 """
 
 from __future__ import annotations
