@@ -24,6 +24,9 @@ _LOST_S: Final = 0.12  # a shorter hole is packets that were lost, a longer one 
 class TrackPictures:
     """The pictures of one source in its files, by the recording's time. As ``compose_io.Ahead`` takes its inputs."""
 
+    picture_bytes: Final = 1280 * 720 * 3 // 2
+    """About: participants are asked for no more than that."""
+
     def __init__(self, files: Sequence[Path]) -> None:
         self._frames = self._decode(files)
         self._next: tuple[float, av.VideoFrame] | None = None

@@ -389,7 +389,7 @@ class ArchiveSettings(_Section):
             return getattr(self, which + name)
 
         try:
-            return place(
+            found = place(
                 value("url"),
                 provider=value("provider"),
                 endpoint=value("endpoint"),
@@ -398,9 +398,13 @@ class ArchiveSettings(_Section):
                 secret_key=value("secret_key"),
                 sse_c_key=value("sse_c_key"),
                 jurisdiction=self.jurisdiction,
+                lock_mode="COMPLIANCE" if self.retention_mode == "compliance" else "GOVERNANCE",
                 ca_file=str(self.ca_file or ""),
                 encrypt_key=self.encrypt_key if self.encrypt else None,
             )
+            # What nobody may shorten here nobody may shorten there.
+            compliance = {"lock_mode": "COMPLIANCE"} if self.retention_mode == "compliance" else {}
+            return found.model_copy(update=compliance)
         except BadPlace as error:
             raise ValueError(f"{which}{error.field}: {error}") from None
         except EndpointRefused as error:
@@ -620,15 +624,16 @@ def with_secrets(settings: Settings) -> Settings:
         generated["admin_token"] = SecretStr(_kept(make_data_dir(settings) / "admin-token"))
     if settings.auth.secret is None:
         generated["secret"] = SecretStr(_kept(make_data_dir(settings) / "token-secret"))
-    archive = settings.archive
-    if archive.encrypt and archive.encrypt_key is None:
+    update: dict[str, BaseModel] = {}
+    if generated:
+        update["auth"] = settings.auth.model_copy(update=generated)
+    if settings.turn.is_used and not settings.turn.secrets:
+        secret = SecretStr(_kept(make_data_dir(settings) / "turn-secret"))
+        update["turn"] = settings.turn.model_copy(update={"secret": secret})
+    if settings.archive.encrypt and settings.archive.encrypt_key is None:
         key = SecretStr(_kept(make_data_dir(settings) / "archive-encryption-key"))
-        archive = archive.model_copy(update={"encrypt_key": key})
-    turn = settings.turn
-    if turn.is_used and not turn.secrets:
-        turn = turn.model_copy(update={"secret": SecretStr(_kept(make_data_dir(settings) / "turn-secret"))})
-    auth = settings.auth.model_copy(update=generated)
-    return settings.model_copy(update={"auth": auth, "archive": archive, "turn": turn})
+        update["archive"] = settings.archive.model_copy(update={"encrypt_key": key})
+    return settings.model_copy(update=update) if update else settings
 
 
 def _kept(path: Path) -> str:

@@ -237,7 +237,8 @@ class Intake:
                 self._asking.refuse(source, now)
         wanted = demands
         if self._tracks is not None:
-            wanted = {source: demands.get(source, KEPT) for source in self._lanes}
+            kept = [s for s in self._lanes if self._entries[s.removesuffix(SCREEN_SUFFIX)].recorded]
+            wanted = {**dict.fromkeys(kept, KEPT), **demands}
         for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)

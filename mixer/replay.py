@@ -111,7 +111,7 @@ class Replay:
         return any(start <= now_s < end for start, end in self._gaps)
 
     def sources(self) -> list[Source]:
-        """As ``arrange`` takes them, in join order."""
+        """As ``arrange`` takes them, in join order; without those who refused to be recorded."""
         found = []
         for name, person in self.people.items():
             if not person.recorded:

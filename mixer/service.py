@@ -224,10 +224,9 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
             relay.drain()
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
-        ends = [archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S)]
         if relay is not None:
-            ends.append(relay.stop(RELAY_DRAIN_S))
-        await asyncio.gather(*ends)
+            await relay.stop(RELAY_DRAIN_S)
+        await asyncio.gather(archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S))
         holdings.close()
 
 

@@ -60,8 +60,8 @@ class SenderClock:
         """The room's time of ``sender_s``, of which something arrived at ``arrived_s`` (room)."""
         delay = arrived_s - sender_s
         minima = self._minima
-        if minima and abs(delay - minima[-1][1]) > STRANGE_S and delay < minima[-1][1]:
-            minima.clear()  # the clock was set forward
+        if minima and abs(delay - minima[-1][1]) > STRANGE_S:
+            minima.clear()  # the clock was set, or nothing came for seconds: what comes now is heard now
         if not minima or arrived_s - minima[-1][0] >= _BUCKET_S:
             minima.append((arrived_s, delay))
         elif delay < minima[-1][1]:
@@ -85,6 +85,9 @@ class TrackClock:
         """
         stream_s = rtp / self._rate_hz
         if taken_s is None:
-            return self._own.to_room(stream_s, arrived_s) + MIX_S
-        zero = self._zero.follow(taken_s - stream_s, arrived_s)
-        return self._sender.to_room(stream_s + zero, arrived_s) + MIX_S
+            room_s = self._own.to_room(stream_s, arrived_s)
+        else:
+            zero = self._zero.follow(taken_s - stream_s, arrived_s)
+            room_s = self._sender.to_room(stream_s + zero, arrived_s)
+        # whatever a sender says of its clocks: nothing is from the future, nor of long ago
+        return min(max(room_s, arrived_s - STRANGE_S), arrived_s + JUMP_S) + MIX_S

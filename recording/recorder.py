@@ -142,9 +142,10 @@ class Recorder:
                 self._track_holes.discard(source)
                 frame = replace(frame, fresh=True)
             self._track_bytes += size
+            # The thread is not woken: the film's packets do that often enough, and waking it for each of a
+            # hundred packets a second costs a room more than all that is done with them.
             self._queue.append(_Item(lambda writer: writer.track(source, frame, pts), track_bytes=size))
             self._tracks_waiting += 1
-            self._wake.notify()
 
     def end_tracks(self, participant: str) -> None:
         """The participant has left: their tracks are complete. Never blocks."""

@@ -149,7 +149,7 @@ def chapters(
     marks: list[tuple[float, str]] = [(0.0, words["start"])]
     for event in events:
         participant = str(event.fields.get("participant", ""))
-        if participant and "name" in event.fields:
+        if event.event in {"join", "rename"} and "name" in event.fields:
             names[participant] = str(event.fields["name"])
         if event.event == "speaker" and participant:
             marks.append((event.t, names.get(participant, participant)))

@@ -41,6 +41,7 @@ _REORDER_MS: Final = (
 _PENDING_BYTES: Final = (
     1024 * 1024
 )  # of each file, waiting for a disk that refuses: 4 s of the largest picture
+_WAITING_BYTES: Final = 4 * 1024 * 1024  # of each track, whatever its times say: then it is written at once
 _JOURNAL_PENDING_BYTES: Final = 1024 * 1024
 _CLOCK_EVERY_MS: Final = 60_000  # 200 ppm are 12 ms a minute, and between two lines the clock runs straight
 _CLOCK_STEP_S: Final = 0.02  # a frame that is off the line by a picture begins a new one
@@ -109,6 +110,7 @@ class _Track:
     form: TrackForm | None = None
     file: AppendFile | None = None
     waiting: list[tuple[int, int, TrackFrame]] = field(default_factory=list)  # rtp, milliseconds, frame
+    waiting_bytes: int = 0
     last_rtp: int = -(1 << 62)  # written
     last_ms: int = -1
     needs_keyframe: bool = True
@@ -179,7 +181,10 @@ class TrackFiles:
             return
         self._note_clock(track, frame, media)
         track.waiting.append((frame.rtp, at_ms, frame))
-        if at_ms - track.waiting[0][1] >= _CLUSTER_MS + (_REORDER_MS if source.kind == "voice" else 0):
+        track.waiting_bytes += len(frame.data)
+        if track.waiting_bytes > _WAITING_BYTES:
+            self._write(source, track, up_to_ms=None)
+        elif at_ms - track.waiting[0][1] >= _CLUSTER_MS + (_REORDER_MS if source.kind == "voice" else 0):
             self._write(source, track, up_to_ms=at_ms - _REORDER_MS if source.kind == "voice" else None)
 
     def hole(self, source: TrackSource) -> None:
@@ -198,6 +203,7 @@ class TrackFiles:
         limit_ms = media // _INSTANTS_A_MS
         for track in self._tracks.values():
             track.waiting = [item for item in track.waiting if item[1] < limit_ms]
+            track.waiting_bytes = sum(len(frame.data) for _, _, frame in track.waiting)
 
     def end(self, participant: str) -> None:
         """The participant has left: their files are closed."""
@@ -296,7 +302,8 @@ class TrackFiles:
         """What waits (before ``up_to_ms``) as one cluster."""
         track.waiting.sort(key=lambda item: item[0])
         due = [item for item in track.waiting if up_to_ms is None or item[1] <= up_to_ms]
-        track.waiting = track.waiting[len(due) :]
+        track.waiting = [item for item in track.waiting if up_to_ms is not None and item[1] > up_to_ms]
+        track.waiting_bytes = sum(len(frame.data) for _, _, frame in track.waiting)
         blocks: list[Block] = []
         for rtp, at_ms, frame in due:
             if source.kind == "voice" and rtp <= track.last_rtp:

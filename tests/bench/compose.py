@@ -135,7 +135,9 @@ def gstreamers(clips: Sequence[Path], out: Path, preset: str, kbps: int) -> list
     sources = [
         part
         for i, clip in enumerate(clips)
-        for part in ("filesrc", f"location={clip}", "!", "decodebin", "!", f"c.sink_{i}")
+        # A queue has its pad at once, decodebin does not: without it the compositor's pad is made late and stays
+        # without its place and size.
+        for part in ("filesrc", f"location={clip}", "!", "decodebin", "!", "queue", "!", f"c.sink_{i}")
     ]
     canvas = "video/x-raw,width=1280,height=720,framerate=30/1"
     sink = ["mp4mux", "!", "filesink", f"location={out}"]
