@@ -26,6 +26,11 @@ _Run = Callable[[argparse.Namespace], int]
 PARTS: Final = (
     ("compose", "mixer.compose", "compose recorded tracks or any videos again, into one file"),
     ("probe", "mixer.probe", "join synthetic callers to a running server and report what they see and hear"),
+    (
+        "turn-config",
+        "mixer.turn_config",
+        "write the configuration of coturn or eturnal from this server's own",
+    ),
     ("archive", "mixer.archive", "list, show, fetch and verify recordings"),
 )
 """Sub-commands of other modules, each with ``add_arguments(parser)`` and ``run(args) -> int``. One that is not

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import av
 import numpy as np
@@ -39,6 +39,15 @@ class ComposeFailed(MosaiqueError):
     """An input that cannot be read at all, or an output that cannot be written."""
 
     code = "compose-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """What was written: length in seconds, pictures, and inputs that broke off early (name → reason)."""
+
+    duration_s: float
+    frames: int
+    broken: dict[str, str]
 
 
 # --- inputs
@@ -224,10 +233,22 @@ class Tick:
     ended: list[bool]
 
 
+class Pictures(Protocol):
+    """What can be decoded ahead: `VideoInput`, and a recording's tracks."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def picture_bytes(self) -> int: ...
+
+    def advance(self, until_s: float) -> av.VideoFrame | None: ...
+
+
 class Ahead:
     """Decodes in advance on a thread of its own, a batch of ticks at a time: one is taken, one waits, one is made."""
 
-    def __init__(self, inputs: Sequence[VideoInput], fps: int) -> None:
+    def __init__(self, inputs: Sequence[Pictures], fps: int) -> None:
         self._inputs = inputs
         self._fps = fps
         tick_bytes = sum(source.picture_bytes for source in inputs)
@@ -273,7 +294,7 @@ class Ahead:
         except BaseException as error:  # it is raised again where the pictures are awaited
             self._ready.put(error)
 
-    def _column(self, source: VideoInput, index: int) -> list[tuple[av.VideoFrame | None, bool]]:
+    def _column(self, source: Pictures, index: int) -> list[tuple[av.VideoFrame | None, bool]]:
         """One input's pictures of a batch; whether it had ended before each."""
         column = []
         for tick in range(index, index + self._ticks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,29 +13,51 @@ from mixer import protocol
 from mixer.audio.bridge import AudioBridge
 from mixer.distribution import RECORDED, Distribution
 from mixer.errors import AlreadyRecording, Conflict
+from mixer.intake import Intake
 from mixer.recorder_tap import RecorderTap
+from mixer.track_tap import TrackTap
 from mixer.video.rendition import RENDITIONS
 from recording.errors import RecordingError
+from recording.tracks import TrackSource
 
 log = structlog.get_logger(__name__)
 
 
 class RoomRecording:
-    """At most one at a time. ``say`` sends an event to control; ``pts`` is now, 90 kHz of the room clock."""
+    """At most one at a time. ``say`` sends an event to control; ``pts`` is now, 90 kHz of the room clock, whose zero
+    is at ``origin_s``.
+    """
 
     def __init__(
         self,
         bridge: AudioBridge,
         distribution: Distribution,
+        intake: Intake,
         say: Callable[[protocol.Event], None],
         pts: Callable[[], int],
+        *,
+        origin_s: float,
     ) -> None:
         self._bridge = bridge
+        self._intake = intake
+        self._origin_s = origin_s
         self._distribution = distribution
         self._say = say
         self._pts = pts
         self._loop = asyncio.get_running_loop()
         self._tap: RecorderTap | None = None
+        self._left_out: frozenset[str] = frozenset()
+
+    @property
+    def live(self) -> bool:
+        """Whether a recording is being made, or paused."""
+        return self._tap is not None
+
+    def leave_out(self, participants: frozenset[str]) -> None:
+        """Who must be neither heard nor seen in this recording and the next, from this instant on."""
+        self._left_out = participants
+        self._bridge.leave_out_of_recording(participants)
+        self._distribution.record_apart(bool(participants))
 
     async def start(self, order: protocol.RecordingOrder, introduce: Callable[[], None]) -> None:
         """Open the spool and record from the next keyframe on. ``introduce`` notes how things stand now.
@@ -54,13 +77,16 @@ class RoomRecording:
             RENDITIONS[RECORDED[0]],
             on_alert=alert,
             on_keyframe_needed=self._distribution.force_recorded_keyframe,
+            on_track_keyframe_needed=self._ask_for_keyframe,
         )
         self._tap = tap
         if order.paused:
             tap.pause(self._pts())
         introduce()
+        if order.tracks:
+            self._intake.record(TrackTap(tap.track, self._origin_s))
         self._bridge.set_recorder(tap.audio)
-        self._distribution.record(tap.video)
+        self._distribution.record(tap.video, apart=bool(self._left_out))
 
     async def carry_on(self, order: protocol.RecordingOrder, introduce: Callable[[], None]) -> None:
         """Go on where a lost worker stopped; a spool that cannot be continued must not keep the room away."""
@@ -88,9 +114,22 @@ class RoomRecording:
         tap, self._tap = self._tap, None
         if tap is None:
             return
+        self._intake.record(None)
         self._bridge.set_recorder(None)
         self._distribution.stop_recording()
         await asyncio.to_thread(tap.close, self._pts())
+
+    def left(self, participant: str) -> None:
+        """Their tracks are complete."""
+        if self._tap is not None:
+            self._tap.end_tracks(participant)
+
+    def _ask_for_keyframe(self, source: TrackSource) -> None:
+        """On the recorder's thread."""
+        ask = functools.partial(
+            self._intake.request_keyframe, source.participant, screen=source.kind == "screen"
+        )
+        self._loop.call_soon_threadsafe(ask)
 
     def note(self, event: str, /, **fields: Any) -> None:
         """One line of the timeline, if there is one."""

@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,22 +18,33 @@ import structlog
 from aiohttp import web
 
 from mixer import protocol
-from mixer.config import Settings
-from mixer.errors import AlreadyRecording, NoCapacity
+from mixer.config import ArchiveSettings, Settings
+from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
+from mixer.events import EventHub
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
+from mixer.priority import lower
 from mixer.registry import DeskState, Registry
+from mixer.relay import RelayProcess
+from mixer.relay_book import RelayBook
 from recording.archive import Archive
-from recording.errors import RecordingLive, WrongState
-from recording.index import Index
-from recording.stores import open_store
+from recording.errors import EndpointRefused, RecordingLive, WrongState
+from recording.holdings import Holdings
+from recording.keeper import Keeper, Policy
+from recording.placement import Places
+from recording.rows import RecordingInfo
+from recording.stores import check_places, open_both
 
 log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 10.0  # contract section 1: SIGTERM to exit
 ROOMS_DRAIN_S: Final = 4.0  # of the ten: sealing the spools; then the archiver gets what is left
 ARCHIVER_DRAIN_S: Final = 4.0
+RELAY_DRAIN_S: Final = 1.0  # who it served is hung up by then: nothing is left to carry
 ARCHIVER_RESTART_S: Final = 1.0
+KEEPER_DRAIN_S: Final = 3.0  # it copies the audit log once more; what it does not get to, the next start does
+KEEPER_EVERY_S: Final = 1.0
+KEEPER_NICE: Final = 15  # nobody waits for it
 
 
 class ArchiveDesk:
@@ -41,16 +53,16 @@ class ArchiveDesk:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    def create(self, room: str, *, note: str, language: str) -> protocol.RecordingOrder:
+    def create(self, room: str, *, note: str, language: str, tracks: bool) -> protocol.RecordingOrder:
         """Make the entry and its spool directory. Blocks."""
         try:
-            recording = self._archive.create(room, note=note, language=language)
+            recording = self._archive.create(room, note=note, language=language, tracks=tracks)
         except RecordingLive as error:
             raise AlreadyRecording(str(error), error.recording_id) from error
         except OSError as error:
             raise NoCapacity(f"the spool takes no recording: {error.strerror}", retry_after_s=60) from error
         return protocol.RecordingOrder(
-            id=recording.id, directory=str(recording.directory.resolve()), note=note
+            id=recording.id, directory=str(recording.directory.resolve()), note=note, tracks=tracks
         )
 
     def set_state(self, recording_id: str, state: DeskState) -> None:
@@ -62,11 +74,12 @@ class ArchiveDesk:
 class ArchiverProcess:
     """The archiver as a child process that is started again when it ends unasked."""
 
-    def __init__(self, spool: Path, archive_url: str, index: Path) -> None:
+    def __init__(self, spool: Path, places: Places, index: Path) -> None:
+        self._places = places
         # fmt: off
         self._command = [
             sys.executable, "-m", "recording.archiver",
-            "--spool", str(spool), "--archive", archive_url, "--index", str(index), "--with-parent",
+            "--spool", str(spool), "--archive", "-", "--index", str(index), "--with-parent",
         ]
         # fmt: on
         self._process: asyncio.subprocess.Process | None = None
@@ -98,8 +111,15 @@ class ArchiverProcess:
     async def _spawn(self) -> None:
         # A session of its own: a Ctrl-C in the terminal is for the control process, which drains in order.
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101 - asked for above
+        with contextlib.suppress(ConnectionError):  # it died at once: the keeper sees that
+            # By pipe, not by argument or environment: it holds the stores' keys.
+            pipe.write(self._places.model_dump_json().encode())
+            await pipe.drain()
+        pipe.close()
 
     async def _keep(self) -> None:
         while not self._stopping:
@@ -112,20 +132,68 @@ class ArchiverProcess:
             await self._spawn()
 
 
+class KeeperThread:
+    """The archive's keeper in a thread of its own, below everything that somebody waits for."""
+
+    def __init__(self, holdings: Holdings, settings: ArchiveSettings, hub: EventHub) -> None:
+        policy = Policy(
+            retention_days=settings.retention_days,
+            room_retention_days=settings.retention_by_room,
+            delete_expired=settings.delete_expired,
+            fixity_days=settings.fixity_days,
+            fixity_bytes_s=settings.fixity_mb_s * 1e6,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._hub = hub
+        self._keeper = Keeper(
+            holdings.custody, holdings.audit, holdings.store, holdings.index, policy, damaged=self._damaged
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="archive keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start it."""
+        self._thread.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """End it; a check in its middle is given up. A store that does not answer is not waited for."""
+        self._stop.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, grace_s)
+
+    def _run(self) -> None:
+        lower(KEEPER_NICE)
+        while not self._stop.wait(KEEPER_EVERY_S):
+            self._keeper.step(self._stop)
+        self._keeper.close()
+
+    def _damaged(self, info: RecordingInfo) -> None:
+        files = list(info.damaged)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server is gone
+            self._loop.call_soon_threadsafe(
+                lambda: self._hub.publish("recording.damaged", info.room, recording=info.id, files=files)
+            )
+
+
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     """The whole service, up: yields the base URLs it listens on, drains at the end.
 
     ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
+    places = settings.archive.places()
+    try:
+        await asyncio.to_thread(check_places, places)
+    except EndpointRefused as error:
+        raise ConfigError(f"archive.endpoint: {error}") from error
     data = settings.data_dir
-    index_path = data / "index.sqlite"
-    index = Index(index_path)
-    archive = Archive(data / "spool", open_store(settings.archive.url), index)
+    holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
     host = ProcessHost()
+    book = RelayBook()
+    relay = RelayProcess(settings, book) if settings.turn.is_embedded else None
     registry = Registry(
         host,
-        ArchiveDesk(archive),
+        ArchiveDesk(holdings.archive),
         protocol.WorkerSettings(
             host=settings.media.host,
             public_ip=settings.media.public_ip,
@@ -136,20 +204,28 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         ),
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
+        relay_book=book,
     )
-    archiver = ArchiverProcess(data / "spool", settings.archive.url, index_path)
-    runner = web.AppRunner(build_app(registry, archive, settings), access_log=None, shutdown_timeout=1.0)
+    archiver = ArchiverProcess(data / "spool", places, data / "index.sqlite")
+    keeper = KeeperThread(holdings, settings.archive, registry.hub)
+    app = build_app(registry, holdings, settings, relay=relay, relay_book=book)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
+        if relay is not None:
+            await relay.start()  # first: it is what most often cannot have its port
         await host.start()
         await registry.start()
         await archiver.start()
+        keeper.start()
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
-        await archiver.stop(ARCHIVER_DRAIN_S)
-        index.close()
+        if relay is not None:
+            await relay.stop(RELAY_DRAIN_S)
+        await asyncio.gather(archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S))
+        holdings.close()
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> list[str]:

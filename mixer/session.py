@@ -20,6 +20,7 @@ from mixer.connection import Connection
 from mixer.distribution import Distribution
 from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
+from mixer.journal import RoomJournal
 from mixer.load_watch import LoadWatch
 from mixer.media import TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo
 from mixer.overload import reduced
@@ -57,6 +58,7 @@ class Session:
         self._roster: dict[str, RosterEntry] = {}
         self._connections: dict[str, Connection] = {}
         self._speaker: str | None = None
+        self._recorded_speaker: str | None = None  # the last one who may be recorded
         self._speaking: tuple[str, ...] = ()
         self._seen: list[Tile] = []  # tiles with a picture that moves
         self._bridge = AudioBridge()
@@ -65,7 +67,11 @@ class Session:
         self._frame_clock = FrameClock(self._canvas, self._origin)
         self._intake = Intake(self._bridge, self._canvas)
         self._distribution = Distribution(self._bridge, self._canvas, self._frame_clock)
-        self._recording = RoomRecording(self._bridge, self._distribution, say, self._pts)
+        self._recording = RoomRecording(
+            self._bridge, self._distribution, self._intake, say, self._pts, origin_s=self._origin
+        )
+        self._journal = RoomJournal(self._recording.note)
+        self._journal.layout(state.layout_version, state.layout)
         self._load = LoadWatch(self._audio_ticks, self._frame_clock, self._intake, state.settings.cpu_cores)
         self._factory = PeerFactory(
             host=state.settings.host,
@@ -83,6 +89,8 @@ class Session:
         await self._factory.start()
         for entry in self._state.roster:
             self._roster[entry.id] = entry
+            if entry.publishes:
+                self._journal.joined(entry)
         self._rearrange()
         self._audio_ticks.resume(time.monotonic())
         self._audio_task = asyncio.create_task(self._run_audio(), name="audio tick")
@@ -117,6 +125,8 @@ class Session:
                 return await self._preview(request.layout, request.picture)
             case protocol.GetSnapshot():
                 return protocol.Snapshot(png=await asyncio.to_thread(self._canvas.snapshot_png))
+            case protocol.GetMedia():
+                return protocol.Media(sockets=self._factory.media_sockets())
             case protocol.GetStats():
                 return protocol.Stats(body=self.stats())
             case _:
@@ -139,6 +149,7 @@ class Session:
                 await self._recording.start(command.recording, self._introduce)
             case protocol.ChangeRecording():
                 await self._recording.change(command.id, command.state)
+                self._rearrange()
             case protocol.Drain():
                 await self.stop(command.reason)
 
@@ -181,12 +192,15 @@ class Session:
     def _publish(self, connection: Connection) -> None:
         """From now on this connection is the participant's voice and picture."""
         entry = connection.participant
-        entry = self._roster.get(entry.id, entry).model_copy(update={"publishes": True})
-        is_new = entry.id not in self._roster
+        before = self._roster.get(entry.id)
+        known = before or entry
+        entry = known.model_copy(update={"publishes": True, "recorded": known.recorded and entry.recorded})
         self._roster[entry.id] = entry
         self._intake.add(entry, connection)
-        if is_new:
-            self._note("join", participant=entry.id, name=entry.name)
+        if before is None or not before.publishes:
+            self._journal.joined(entry)
+        else:
+            self._journal.changed(entry)
         self._rearrange()
 
     def _set_participant(self, entry: RosterEntry) -> None:
@@ -198,8 +212,10 @@ class Session:
             entry = entry.model_copy(update={"publishes": True})
         self._roster[entry.id] = entry
         self._intake.change(entry)
-        if before.muted != entry.muted:
-            self._note("mute" if entry.muted else "unmute", participant=entry.id)
+        if not entry.recorded and self._recorded_speaker == entry.id:
+            self._recorded_speaker = None
+            self._journal.speaker(None)
+        self._journal.changed(entry)
         self._rearrange()
 
     async def _remove_participant(self, participant: str) -> None:
@@ -207,7 +223,8 @@ class Session:
         for connection in [c for c in self._connections.values() if c.participant.id == participant]:
             await self._hang_up(connection, "the participant has left")
         if entry is not None and entry.publishes:
-            self._note("leave", participant=participant, name=entry.name)
+            self._journal.left(participant)
+            self._recording.left(participant)
         self._rearrange()
 
     async def _hang_up(self, connection: Connection, reason: str) -> None:
@@ -242,8 +259,23 @@ class Session:
         tiles = arrange(self._held, sources, self._speaker)
         self._canvas.set_arrangement(self._layout_version, self._held, tiles, sources)
         moving = {source.id for source in sources if source.has_video}
-        self._seen = [tile for tile in tiles if tile.participant in moving]
+        recorded = self._arrange_recorded(sources)
+        self._seen = [tile for tile in (*tiles, *recorded) if tile.participant in moving]
         self._ask_senders()
+
+    def _arrange_recorded(self, sources: list[Source]) -> tuple[Tile, ...]:
+        """What is recorded, where that is another picture than the room's: without those who refuse."""
+        refused = frozenset(entry.id for entry in self._roster.values() if not entry.recorded)
+        willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
+        self._journal.sources(willing)
+        tiles: tuple[Tile, ...] | None = None
+        if refused and self._recording.live:
+            tiles = arrange(self._held, willing, self._recorded_speaker)
+            self._canvas.set_apart(self._held, tiles, willing)
+        self._recording.leave_out(refused)
+        if tiles is None:
+            self._canvas.set_apart(self._held, None)
+        return tiles or ()
 
     def _ask_senders(self) -> None:
         """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
@@ -255,7 +287,7 @@ class Session:
     def _set_layout(self, version: int, body: LayoutBody) -> None:
         self._layout_version = version
         self._layout = body
-        self._note("layout", version=version)
+        self._journal.layout(version, body)
         self._rearrange()
 
     async def _preview(self, body: LayoutBody, picture: bool) -> protocol.Preview:
@@ -313,16 +345,8 @@ class Session:
 
     def _introduce(self) -> None:
         """How things stand when a recording begins, for its timeline."""
-        for entry in self._roster.values():
-            if entry.publishes:
-                self._note("join", participant=entry.id, name=entry.name)
-        self._note("layout", version=self._layout_version)
-        self._note("notice", name="recording")
-        if self._speaker is not None:
-            self._note("speaker", participant=self._speaker)
-
-    def _note(self, event: str, /, **fields: Any) -> None:
-        self._recording.note(event, **fields)
+        self._journal.introduce(time.monotonic())
+        self._rearrange()
 
     def _pts(self) -> int:
         """Now, in 90 kHz units of the room clock."""
@@ -347,6 +371,7 @@ class Session:
             except Exception:
                 # The bridge isolates its legs; what reaches here is a bug of ours and must not end the sound.
                 log.exception("audio.tick_failed", room=self._state.room)
+            self._journal.speaking(self._bridge.speaking(), now)
             if index % SPEAKING_POLL_TICKS == 0:
                 self._poll_speaking()
                 if self._intake.drop_ended_screens():
@@ -357,7 +382,7 @@ class Session:
     def _watch_load(self, now: float) -> None:
         """Give up what the machine cannot carry, take it back when it can, and say so."""
         if self._load.look(now):
-            self._note("notice", name=f"load: {self._load.step.name}")
+            self._recording.note("notice", name=f"load: {self._load.step.name}")
             self._rearrange()
         news = self._load.news()
         if news is not None:
@@ -371,8 +396,10 @@ class Session:
         if speaker != self._speaker:
             self._speaker = speaker
             self._canvas.set_speaker(speaker)
-            if speaker is not None:
-                self._note("speaker", participant=speaker)
+            entry = self._roster.get(speaker or "")
+            if entry is None or entry.recorded:
+                self._recorded_speaker = speaker
+                self._journal.speaker(speaker)
             self._rearrange()
         self._speaking = speaking
         self._say(protocol.SpeakingChanged(speaking=speaking, speaker=speaker))

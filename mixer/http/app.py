@@ -14,11 +14,14 @@ from mixer.config import Settings
 from mixer.http import docs, openapi
 from mixer.http.auth import Authenticator
 from mixer.http.bodies import MAX_JSON_BYTES
+from mixer.http.custody import CustodyRoutes
 from mixer.http.events import HEARTBEAT_S, EventRoutes
+from mixer.http.holdings import Desk
 from mixer.http.ice import IceServers
 from mixer.http.join import JoinRoutes
 from mixer.http.layouts import LayoutRoutes
 from mixer.http.metrics import MetricRoutes
+from mixer.http.packages import PackageRoutes
 from mixer.http.pages import WEB_DIRECTORY, Asset, PageRoutes, made_page
 from mixer.http.participants import ParticipantRoutes
 from mixer.http.problems import problems
@@ -27,8 +30,10 @@ from mixer.http.rooms import RoomRoutes
 from mixer.http.routing import Route, install
 from mixer.http.whip import CORS_HEADERS, SignallingRoutes, is_cors_path
 from mixer.registry import Registry
+from mixer.relay import Relay
+from mixer.relay_book import RelayBook
 from mixer.version import version
-from recording.archive import Archive
+from recording.holdings import Holdings
 
 ROUTES: Final = web.AppKey("routes", tuple[Route, ...])
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
@@ -44,29 +49,35 @@ _ALWAYS: Final = {
 
 def build_app(
     registry: Registry,
-    archive: Archive,
+    holdings: Holdings,
     settings: Settings,
     *,
     web_directory: Path = WEB_DIRECTORY,
     clock: Callable[[], float] = time.time,
     heartbeat_s: float = HEARTBEAT_S,
+    relay: Relay | None = None,
+    relay_book: RelayBook | None = None,
 ) -> web.Application:
     """The application for a started ``registry``. ``settings`` went through ``config.with_secrets``.
 
-    ``clock``: Unix seconds, for tokens and TURN credentials. Run it with ``access_log=None``: each request is
+    ``clock``: Unix seconds, for tokens and TURN credentials. ``relay``: the embedded one, if there is one;
+    ``relay_book``: the registry's. Run it with ``access_log=None``: each request is
     logged by the application itself, without tokens.
     """
     auth = Authenticator(settings.admin_token, settings.token_secret, clock=clock)
-    ice = IceServers(settings.turn, clock=clock)
+    ice = IceServers(settings, relay, relay_book or RelayBook(), clock=clock)
     events = EventRoutes(registry, heartbeat_s=heartbeat_s)
-    metrics = MetricRoutes(registry, events)
+    desk = Desk(holdings)
+    metrics = MetricRoutes(registry, events, holdings, relay)
     api: list[Route] = [
         *RoomRoutes(registry, auth).routes(),
         *ParticipantRoutes(registry).routes(),
         *LayoutRoutes(registry).routes(),
-        *RecordingRoutes(registry, archive).routes(),
-        *SignallingRoutes("whip", registry, ice).routes(),
-        *SignallingRoutes("whep", registry, ice).routes(),
+        *RecordingRoutes(registry, desk).routes(),
+        *PackageRoutes(desk, redirect=settings.archive.redirect == "auto").routes(),
+        *CustodyRoutes(desk, registry.hub).routes(),
+        *SignallingRoutes("whip", registry, ice, auth).routes(),
+        *SignallingRoutes("whep", registry, ice, auth).routes(),
         *ice.routes(),
         *events.routes(),
         *metrics.routes(),

@@ -25,6 +25,8 @@ from mixer.http.bodies import json_response
 from mixer.http.events import EventRoutes
 from mixer.http.routing import CALLER, OBJECT, Answer, Route, json_answer
 from mixer.registry import Registry
+from mixer.relay import Relay
+from recording.holdings import Holdings
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +41,14 @@ Stats = Mapping[str, Any]
 class _RoomFigures(Collector):
     """Rooms as they were when the scrape asked for them."""
 
-    def __init__(self, registry: Registry, events: EventRoutes) -> None:
+    def __init__(
+        self, registry: Registry, events: EventRoutes, holdings: Holdings, relay: Relay | None
+    ) -> None:
         self._registry = registry
         self._events = events
+        self._holdings = holdings
+        self._relay = relay
+        self.damaged = 0
         self.stats: dict[str, Stats] = {}
 
     def describe(self) -> Iterable[Metric]:
@@ -67,7 +74,24 @@ class _RoomFigures(Collector):
             "Event streams closed for lagging",
             [({}, self._registry.hub.overflows)],
         )
+        yield from self._archive_figures()
         yield from self._worker_figures()
+        if self._relay is not None:
+            yield from _relay_figures(self._relay)
+
+    def _archive_figures(self) -> Iterator[Metric]:
+        custody = self._holdings.custody
+        yield _gauge(
+            "mosaique_recordings_damaged",
+            "Archived recordings with a file that is not as it was sealed",
+            [({}, self.damaged)],
+        )
+        outcomes = {"passed": custody.checks - custody.failures, "failed": custody.failures}
+        yield _counter(
+            "mosaique_fixity_checks",
+            "Recordings read again and compared, by what was found",
+            [({"outcome": outcome}, count) for outcome, count in outcomes.items()],
+        )
 
     def _worker_figures(self) -> Iterator[Metric]:
         ticks: list[tuple[dict[str, str], float]] = []
@@ -103,6 +127,24 @@ class _RoomFigures(Collector):
         yield _gauge("mosaique_viewers", "Viewers of a rendition", viewers)
 
 
+def _relay_figures(relay: Relay) -> Iterator[Metric]:
+    """The embedded relay's, as it told them last; a relay that is down has none but that it is down."""
+    yield _gauge("mosaique_relay_up", "1 while the embedded relay runs", [({}, int(relay.is_up))])
+    yield _counter("mosaique_relay_restarts", "Relays that were started again", [({}, relay.restarts)])
+    figures = relay.figures
+    if figures is None:
+        return
+    yield _gauge("mosaique_relay_allocations", "Allocations that live", [({}, figures.allocations)])
+    for name, label, counts, text in (
+        ("packets", "direction", figures.packets, "Packets relayed"),
+        ("bytes", "direction", figures.bytes, "Bytes relayed"),
+        ("drops", "reason", figures.drops, "Packets not relayed"),
+        ("refusals", "reason", figures.refusals, "Requests refused"),
+    ):
+        samples = [({label: key}, float(count)) for key, count in counts.items()]
+        yield _counter(f"mosaique_relay_{name}", text, samples)
+
+
 def _mappings(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -127,10 +169,13 @@ def _fill(family: Metric, name: str, samples: Iterable[tuple[dict[str, str], flo
 class MetricRoutes:
     """See the module."""
 
-    def __init__(self, registry: Registry, events: EventRoutes) -> None:
+    def __init__(
+        self, registry: Registry, events: EventRoutes, holdings: Holdings, relay: Relay | None = None
+    ) -> None:
         self._registry = registry
+        self._holdings = holdings
         self._metrics = CollectorRegistry()
-        self._figures = _RoomFigures(registry, events)
+        self._figures = _RoomFigures(registry, events, holdings, relay)
         self._metrics.register(self._figures)
         self._requests = Counter(
             "mosaique_http_requests",
@@ -190,6 +235,7 @@ class MetricRoutes:
         names = [room.name for room in self._registry.rooms()]
         answers = await asyncio.gather(*(self._stats(name) for name in names))
         self._figures.stats = {name: stats for name, stats in zip(names, answers, strict=True) if stats}
+        self._figures.damaged = await asyncio.to_thread(self._holdings.index.count_damaged)
         text = generate_latest(self._metrics)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 

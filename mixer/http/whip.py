@@ -12,10 +12,10 @@ from typing import Final, Literal
 
 from aiohttp import web
 
-from mixer.errors import BadOffer, BadRequest, InvalidBody, NotFound
-from mixer.http.auth import PARTICIPANT, VIEWER
+from mixer.errors import BadOffer, BadRequest, InvalidBody, NotAllowed, NotAuthenticated, NotFound
+from mixer.http.auth import PARTICIPANT, VIEWER, Authenticator, require
 from mixer.http.bodies import MAX_SDP_BYTES, no_content, read_text
-from mixer.http.ice import IceServers
+from mixer.http.ice import IceServers, links
 from mixer.http.routing import CALLER, Answer, Query, Route
 from mixer.registry import Registry
 
@@ -48,17 +48,27 @@ def entity_tag(session: str) -> str:
 class SignallingRoutes:
     """WHIP or WHEP, by ``direction``."""
 
-    def __init__(self, direction: Literal["whip", "whep"], registry: Registry, ice: IceServers) -> None:
+    def __init__(
+        self, direction: Literal["whip", "whep"], registry: Registry, ice: IceServers, auth: Authenticator
+    ) -> None:
         self._direction: Literal["whip", "whep"] = direction
         self._registry = registry
         self._ice = ice
+        self._auth = auth
+        self._access = PARTICIPANT if direction == "whip" else VIEWER
 
     def routes(self) -> list[Route]:
         """The table."""
         kind = self._direction
         endpoint, session = f"/{kind}/{{room}}", f"/{kind}/{{room}}/{{session}}"
         verb = "Publish into" if kind == "whip" else "Watch"
-        query: tuple[Query, ...] = ()
+        query: tuple[Query, ...] = (
+            Query(
+                "recorded",
+                "false: leave this participant out of recordings",
+                {"type": "boolean", "default": True},
+            ),
+        )
         if kind == "whep":
             query = (
                 Query("rendition", "Which size of the mix", {"type": "string", "enum": list(RENDITIONS)}),
@@ -71,12 +81,17 @@ class SignallingRoutes:
         return [
             Route(
                 "POST", endpoint, self._offer, f"{verb} a room: an SDP offer in, the answer out", kind,
-                PARTICIPANT if kind == "whip" else VIEWER, (created,),
+                self._access, (created,),
                 body={SDP: None}, query=query, errors=(400, 406, 415, 503),
             ),
             Route(
                 "OPTIONS", endpoint, self._options, "What this endpoint accepts", kind, None,
-                (Answer(204, "See Accept-Post", headers={"Accept-Post": SDP}),),
+                (
+                    Answer(
+                        204, "See Accept-Post",
+                        headers={"Accept-Post": SDP, "Link": "ICE servers, for a token that may make a session"},
+                    ),
+                ),
             ),
             Route(
                 "PATCH", session, self._trickle, "Add ICE candidates (RFC 8840)", kind, VIEWER,
@@ -90,7 +105,19 @@ class SignallingRoutes:
         ]  # fmt: skip
 
     async def _options(self, request: web.Request) -> web.Response:
-        return web.Response(status=204, headers={"Accept-Post": SDP, "Allow": "POST, OPTIONS", **_PREFLIGHT})
+        response = web.Response(
+            status=204, headers={"Accept-Post": SDP, "Allow": "POST, OPTIONS", **_PREFLIGHT}
+        )
+        # A client that wants to gather before it offers (GStreamer's whipsink) asks here, with its token. A browser's
+        # preflight has none and is answered all the same.
+        try:
+            caller = self._auth.authenticate(request, self._access)
+            require(caller, self._access, request.match_info["room"])
+        except (NotAuthenticated, NotAllowed):
+            return response
+        for link in links(self._ice.servers_for(request, caller)):
+            response.headers.add("Link", link)
+        return response
 
     async def _session_options(self, request: web.Request) -> web.Response:
         headers = {"Accept-Patch": FRAGMENT, "Allow": "PATCH, DELETE, OPTIONS", **_PREFLIGHT}
@@ -99,7 +126,7 @@ class SignallingRoutes:
     async def _offer(self, request: web.Request) -> web.Response:
         if request.content_type != SDP:
             raise web.HTTPUnsupportedMediaType(text=f"An offer is {SDP}.", headers={"Accept-Post": SDP})
-        rendition, minus = "auto", None
+        rendition, minus, recorded = "auto", None, True
         if self._direction == "whep":
             rendition = request.query.get("rendition", "auto")
             if rendition not in RENDITIONS:
@@ -107,10 +134,15 @@ class SignallingRoutes:
             minus = request.query.get("participant") or None
             if minus is not None and (len(minus) > 128 or not minus.isprintable()):
                 raise _wrong_query("participant", "takes the id of a participant")
+        else:
+            wanted = request.query.get("recorded", "true")
+            if wanted not in {"true", "false"}:
+                raise _wrong_query("recorded", "takes true or false")
+            recorded = wanted == "true"
         sdp = await self._read(request, "SDP")
         caller, room = request[CALLER], request.match_info["room"]
         made = await self._registry.offer(
-            room, self._direction, caller, sdp, rendition=rendition, minus=minus
+            room, self._direction, caller, sdp, rendition=rendition, minus=minus, recorded=recorded
         )
         response = web.Response(
             status=201,
@@ -122,7 +154,7 @@ class SignallingRoutes:
                 "Accept-Patch": FRAGMENT,
             },
         )
-        for link in self._ice.links(caller.sub):
+        for link in links(self._ice.servers(made.subject, request.host)):
             response.headers.add("Link", link)
         return response
 

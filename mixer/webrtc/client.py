@@ -31,9 +31,11 @@ from mixer.errors import BadOffer
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedVideo, Kind, VideoCodec
 from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import FrameAssembler
+from mixer.rtp.gaps import SoundGaps
 from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.reception import ReceptionStats
+from mixer.rtp.red import RedUnpacker
 from mixer.rtp.rtcp import (
     FullIntraRequest,
     Nack,
@@ -60,8 +62,10 @@ POLL_S: Final = (
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
 ARRIVALS_S: Final = 0.1  # libwebrtc's usual pace of transport-wide feedback
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
+AGAIN_S: Final = 0.1  # until a round trip is known: libwebrtc repeats nothing twice within one
 _CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLOCK_HZ}
 _OPUS_PT: Final = 111
+_RED_PT: Final = 63
 _TRANSPORT_ID: Final = 5  # of the transport-wide sequence number, in what we receive
 _VIDEO_PTS: Final[dict[VideoCodec, int]] = {"VP8": 96, "H264": 102, "VP9": 98}
 _RTX_PTS: Final[dict[int, int]] = {97: 96, 103: 102, 99: 98}  # RTX payload type → the one it repairs
@@ -124,14 +128,31 @@ class _Outgoing:
 
 
 class _Incoming:
-    """One stream that we receive. ``assembler`` is there only when someone wants its pictures."""
+    """One stream that we receive. ``assembler`` is there only when someone wants its pictures, ``red`` and ``gaps``
+    only of sound.
+    """
 
     def __init__(self, kind: Kind, codec: VideoCodec | None, *, assemble: bool) -> None:
         self.kind = kind
         self.codec = codec
         self.stats = ReceptionStats(_CLOCK_HZ[kind])
         self.assembler = FrameAssembler(codec) if assemble and codec is not None else None
+        sounds = kind == "audio"
+        self.red = RedUnpacker(red_type=_RED_PT, inner_type=_OPUS_PT) if sounds else None
+        self.gaps = SoundGaps(AUDIO_CLOCK_HZ, foresees=False) if sounds else None
         self.ssrc: int | None = None
+
+    def sounds(self, packet: RtpPacket, now: float) -> list[RtpPacket]:
+        """Packets of bare Opus: this one, after the lost ones that it repeats. Raises ``MalformedPacket``."""
+        found = self.red.unpack(packet) if self.red is not None else [packet]
+        if self.gaps is not None:
+            for earlier in found[:-1]:
+                self.gaps.found(earlier, now)
+        return found
+
+    def is_repair(self, packet: RtpPacket, now: float) -> bool:
+        """Whether a packet of sound came because it was asked for."""
+        return self.gaps is not None and self.gaps.take(packet, now)
 
 
 class WebRtcClient:
@@ -256,9 +277,14 @@ class WebRtcClient:
             feedback = (*feedback, "transport-cc")
         gathered = [*(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates), "a=end-of-candidates"]
         if self._audio:
-            rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {_OPUS_PT}", *transport, *gathered, "a=mid:audio"]
+            numbers = (
+                f"{_OPUS_PT} {_RED_PT}"  # in this order: what is sent is bare, what is received may be either
+            )
+            rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:audio"]
             gathered = []  # the rest of the BUNDLE group shares them (RFC 9143 section 7.4)
             rows += [f"a=rtpmap:{_OPUS_PT} opus/48000/2", f"a=fmtp:{_OPUS_PT} minptime=10;useinbandfec=1"]
+            rows += [f"a=rtpmap:{_RED_PT} red/48000/2", f"a=fmtp:{_RED_PT} {_OPUS_PT}/{_OPUS_PT}"]
+            rows.append(f"a=rtcp-fb:{_OPUS_PT} nack")  # as our page has its browser say
             rows += [f"a=rtcp-fb:{_OPUS_PT} transport-cc"] if self._arrivals is not None else []
             rows += self._source("audio", _OPUS_PT)
         if self._video:
@@ -301,6 +327,10 @@ class WebRtcClient:
             raise BadOffer("the answer leaves no media in either direction")
 
     def _expect(self, kind: Kind, section: Section) -> None:
+        if kind == "audio":
+            sound = _Incoming(kind, None, assemble=False)
+            self._incoming |= {codec.payload_type: sound for codec in section.codecs}
+            return
         for codec in section.codecs:
             if codec.payload_type in _RTX_PTS:
                 continue
@@ -351,7 +381,7 @@ class WebRtcClient:
 
     def stop_assembling(self) -> None:
         """From now on only count video packets: for a viewer that has seen enough."""
-        for incoming in self._incoming.values():
+        for incoming in self._streams:
             incoming.assembler = None
 
     def request_keyframe(self) -> None:
@@ -375,9 +405,14 @@ class WebRtcClient:
         outgoing = self._outgoing.get(kind)
         return outgoing.loss if outgoing is not None else Loss(0, 0)
 
+    @property
+    def _streams(self) -> Iterable[_Incoming]:
+        """Each stream once, however many payload types it has."""
+        return dict.fromkeys(self._incoming.values())
+
     def _of_kind(self, kind: Kind) -> _Incoming | None:
         """The stream of that kind that packets come from; before any came, the first expected one."""
-        streams = [incoming for incoming in self._incoming.values() if incoming.kind == kind]
+        streams = [incoming for incoming in self._streams if incoming.kind == kind]
         return next(
             (stream for stream in streams if stream.ssrc is not None), streams[0] if streams else None
         )
@@ -396,7 +431,8 @@ class WebRtcClient:
             if self.first_packet_at is None:
                 self.first_packet_at = now
             incoming.ssrc = packet.ssrc
-            incoming.stats.receive(packet, now)
+            if not incoming.is_repair(packet, now):
+                incoming.stats.receive(packet, now)
         elif incoming.ssrc is None or incoming.assembler is None:
             return
         elif (original := unwrap_rtx(packet, payload_type=repaired, ssrc=incoming.ssrc)) is not None:
@@ -404,7 +440,9 @@ class WebRtcClient:
         else:
             return
         if incoming.kind == "audio":
-            self.on_audio(packet, now)
+            for sound in incoming.sounds(packet, now):
+                self.on_audio(sound, now)
+            self._urge(incoming, now)
         elif incoming.assembler is not None:
             for frame in incoming.assembler.push(packet, now):
                 self.on_video(frame, now)
@@ -415,7 +453,7 @@ class WebRtcClient:
         for packet in parse_rtcp(data):
             match packet:
                 case SenderReport():
-                    for incoming in self._incoming.values():
+                    for incoming in self._streams:
                         if incoming.ssrc == packet.ssrc:
                             incoming.stats.sender_report(packet, now)
                     self._reports(packet)
@@ -440,17 +478,23 @@ class WebRtcClient:
         outgoing = next((out for out in self._outgoing.values() if out.stream.ssrc == ssrc), None)
         if outgoing is None or self._transport is None:
             return
+        outgoing.stream.again_s = self._transport.rtt_s or AGAIN_S
         for sequence in lost:
             if (packet := outgoing.stream.repeat(sequence, now)) is not None:
                 self._transport.send_rtp(packet)
 
     def _urge(self, incoming: _Incoming, now: float) -> None:
         """Ask for what is missing and due: at a packet, and at the timer when none comes."""
-        if incoming.assembler is None or incoming.ssrc is None or self._transport is None:
+        repairer = incoming.assembler or incoming.gaps
+        if repairer is None or incoming.ssrc is None or self._transport is None:
             return
         if self._transport.rtt_s is not None:
-            incoming.assembler.set_rtt(self._transport.rtt_s)
-        feedback = incoming.assembler.poll(now)
+            repairer.set_rtt(self._transport.rtt_s)
+        if isinstance(repairer, SoundGaps):
+            if lost := repairer.due(now):
+                self._feedback(Nack(self._report_ssrc, incoming.ssrc, tuple(lost)))
+            return
+        feedback = repairer.poll(now)
         if feedback.nack:
             self._feedback(Nack(self._report_ssrc, incoming.ssrc, tuple(feedback.nack)))
         if feedback.keyframe:
@@ -462,7 +506,7 @@ class WebRtcClient:
         while True:
             await asyncio.sleep(POLL_S)
             now = loop.time()
-            for incoming in self._incoming.values():
+            for incoming in self._streams:
                 self._urge(incoming, now)
             self._report_arrivals(now)
             if now >= report_at:
@@ -470,9 +514,7 @@ class WebRtcClient:
                 self._report(now)
 
     def _report_arrivals(self, now: float) -> None:
-        ssrc = next(
-            (incoming.ssrc for incoming in self._incoming.values() if incoming.ssrc is not None), None
-        )
+        ssrc = next((incoming.ssrc for incoming in self._streams if incoming.ssrc is not None), None)
         if self._arrivals is None or ssrc is None or now < self._arrivals_at or not self._arrivals.waiting:
             return
         self._arrivals_at = now + ARRIVALS_S
@@ -480,7 +522,7 @@ class WebRtcClient:
             self._feedback(report)
 
     def _report(self, now: float) -> None:
-        heard = [incoming for incoming in self._incoming.values() if incoming.ssrc is not None]
+        heard = [incoming for incoming in self._streams if incoming.ssrc is not None]
         blocks = tuple(incoming.stats.report_block(now) for incoming in heard)
         packets: list[RtcpPacket] = [
             report for outgoing in self._outgoing.values() if (report := outgoing.report(now)) is not None

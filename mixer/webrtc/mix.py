@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -11,6 +12,7 @@ from mixer.fanout import PacketizedVideo
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedAudio, Kind, VideoCodec
 from mixer.rtp.pacing import AT_ONCE, Pacer
 from mixer.rtp.payload import vp8
+from mixer.rtp.red import write_red
 from mixer.rtp.rtcp import ReportBlock, SenderReport
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
 from mixer.webrtc.downlink import Downlink
@@ -20,6 +22,12 @@ RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
 SWITCH_STEP: Final = (
     90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
 )
+AGAIN_LOSS: Final = (
+    0.03  # from there on what is repeated is repeated again: one in ten repeats is lost at 10 %
+)
+AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
+MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
+SOUND_HISTORY: Final = 64  # 1.3 s of the shortest packets: a second request comes within 1 s
 
 
 class _Queued(NamedTuple):
@@ -59,6 +67,7 @@ class MixOut:
         self._fixed_origin = origin is not None
         self._origin = origin
         self._pacer: Pacer[_Queued] = Pacer()
+        self._again: deque[tuple[float, OutgoingStream, int]] = deque(maxlen=MAX_AGAIN)
         self._needs_keyframe = True
         self._fanout = 0
         self._last_pts = -1
@@ -69,6 +78,7 @@ class MixOut:
         self.audio: OutgoingStream | None = None
         self.video_codec: VideoCodec | None = None
         self.audio_codec: AudioCodec | None = None
+        self.red: tuple[int, int] | None = None  # payload types: RED's, and of the sound in it
         self.counters = MixCounters()
 
     def add(self, track: Track, ssrcs: Mapping[Kind, int], rtx_ssrc: int) -> None:
@@ -90,6 +100,8 @@ class MixOut:
                 self.downlink = Downlink(reports=self.video.numbered, pads=rtx_type is not None)
             case sound:
                 self.audio_codec = sound
+                if track.red is not None:
+                    self.red = track.red, track.sends.codec.payload_type
                 # no send time: it would be a twelfth of the `audio` rendition, and REMB is about pictures; the
                 # number is worth it, since that rendition has nothing else that tells of the line
                 self.audio = OutgoingStream(
@@ -98,7 +110,7 @@ class MixOut:
                     clock_hz=track.sends.codec.clock_hz,
                     transport_id=track.transport_cc,
                     levels_id=track.extensions.get(MIXER_LEVELS),
-                    history=0,
+                    history=SOUND_HISTORY if "nack" in track.feedback else 0,
                 )
                 if self.video is None:
                     self.downlink = Downlink(reports=self.audio.numbered, pads=False)
@@ -162,12 +174,22 @@ class MixOut:
         self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
         first, named = stream.packets == 0, frame.contributors
-        size = len(frame.data) + stream.header_size + stream.naming_size(len(named))
+        payload, kind = frame.data, None
+        if frame.earlier and self.red is not None:
+            kind, inner = self.red
+            payload = write_red(inner, frame.earlier, frame.data)
+        size = len(payload) + stream.header_size + stream.naming_size(len(named))
         number = self._depart(stream, size, now)
-        self._put(stream.packet(frame.data, pts, marker=first, now=now, transport=number, contributors=named))
+        packet = stream.packet(
+            payload, pts, marker=first, now=now, transport=number, contributors=named, payload_type=kind
+        )
+        self._put(packet)
 
     def drain(self, now: float) -> None:
-        """Send what the pacer lets go by now, and padding while the line is tried."""
+        """Send what the pacer lets go by now, repeats once more, and padding while the line is tried."""
+        while self._again and self._again[0][0] <= now:
+            _, repeated, sequence = self._again.popleft()
+            self._repeat(repeated, sequence, now, unasked=True)
         stream = self.video
         if stream is None:
             return
@@ -196,19 +218,29 @@ class MixOut:
     def clear(self) -> None:
         """Forget what waits."""
         self._pacer.clear()
+        self._again.clear()
 
     def is_video(self, ssrc: int) -> bool:
         """Whether ``ssrc`` is our picture stream."""
         return self.video is not None and self.video.ssrc == ssrc
 
-    def repeat(self, lost: tuple[int, ...], now: float) -> None:
-        """Answer a NACK for the picture stream, as far as the line has room for it."""
-        self.counters.nacks += 1
-        if self.video is not None:
-            for sequence in lost:
-                self._repeat(self.video, sequence, now)
+    def repeat(self, ssrc: int, lost: tuple[int, ...], now: float) -> None:
+        """Answer a NACK for one of our streams, as far as the line has room for it; of another one: ignored."""
+        for stream in (self.video, self.audio):
+            if stream is not None and stream.ssrc == ssrc:
+                self.counters.nacks += 1
+                asked = [sequence for sequence in lost if not stream.repeated_just_now(sequence, now)]
+                for sequence in asked:
+                    self._repeat(stream, sequence, now)
+                if self.downlink.state.loss >= AGAIN_LOSS:
+                    self._again.extend((now + AGAIN_S, stream, sequence) for sequence in asked)
 
-    def _repeat(self, stream: OutgoingStream, sequence: int, now: float) -> None:
+    @property
+    def repeats_again(self) -> bool:
+        """Whether `drain` has repeats to send once more."""
+        return bool(self._again)
+
+    def _repeat(self, stream: OutgoingStream, sequence: int, now: float, *, unasked: bool = False) -> None:
         size, number = stream.repeat_size(sequence), 0
         if size is not None:
             if not self.downlink.may_repeat(size, now):
@@ -218,7 +250,7 @@ class MixOut:
                 number = self._depart(stream, size, now)
             else:  # the same bytes, so the same number
                 self.downlink.count(size, now)
-        packet = stream.repeat(sequence, now, number)
+        packet = stream.repeat(sequence, now, number, unasked=unasked)
         if packet is not None:
             self._put(packet)
 

@@ -15,6 +15,7 @@ from typing import Final
 
 PACKAGES: Final = (
     "chromium",
+    "coturn",
     "firefox-esr",
     "gir1.2-gst-plugins-bad-1.0",
     "gir1.2-gstreamer-1.0",
@@ -27,6 +28,7 @@ PACKAGES: Final = (
     "gstreamer1.0-tools",
     "gstreamer1.0-x",
     "janus",  # its audiobridge, for the bench
+    "libnss3-tools",  # certutil: a browser that trusts a test's certificate
     "libopus0",
     "python3-gst-1.0",
 )

@@ -13,6 +13,7 @@ const STILL_MS = 5000; // even the lowest rendition has 8 pictures a second
 const SAMPLE_MS = 2000;
 const WINDOW_MS = 20_000; // of the data meter
 const FIRST_FRAME_MS = 5000;
+const iceTransportPolicy = /\brelay=1/.test(location) ? "relay" : "all"; // to try it
 
 /** Keeps one session open: opens it, waits until it is lost, opens it again. */
 class Line {
@@ -106,6 +107,7 @@ export class Call extends EventTarget {
 	/** The mix: its tracks change, it stays. */
 	mix = new MediaStream();
 	rendition = "auto";
+	recorded = true;
 	tracks = {audio: null, camera: null, screen: null};
 	#watch = new Line(seamless => this.#openWatch(seamless), (line, error) => this.#changed(line, error));
 	#publish = null;
@@ -187,7 +189,7 @@ export class Call extends EventTarget {
 	async #open(path, prepare, finish) {
 		const api = new Api(await this.getToken());
 		const iceServers = await api.get("/v1/ice-servers").catch(() => []);
-		const session = new Session(new RTCPeerConnection({iceServers, bundlePolicy: "max-bundle"}), api, path);
+		const session = new Session(new RTCPeerConnection({iceServers, iceTransportPolicy, bundlePolicy: "max-bundle"}), api, path);
 		try {
 			prepare(session.pc);
 			await session.open();
@@ -200,7 +202,7 @@ export class Call extends EventTarget {
 	}
 
 	#openPublish() {
-		return this.#open(`/whip/${this.room}`, pc => {
+		return this.#open(`/whip/${this.room}?recorded=${this.recorded}`, pc => {
 			// All sections are always there, so that a camera switched on later needs no new session.
 			const [audio, ...pictures] = this.#sources;
 			pc.addTransceiver(audio, {direction: "sendonly"});
