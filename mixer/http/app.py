@@ -63,7 +63,7 @@ def build_app(
     ice = IceServers(settings.turn, clock=clock)
     events = EventRoutes(registry, heartbeat_s=heartbeat_s)
     desk = Desk(holdings)
-    metrics = MetricRoutes(registry, events, holdings)
+    metrics = MetricRoutes(registry, events, holdings, settings.data_dir / "spool")
     api: list[Route] = [
         *RoomRoutes(registry, auth).routes(),
         *ParticipantRoutes(registry).routes(),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import crashes, legs, networks, room
+from tests.bench import archive, crashes, legs, networks, room
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -31,6 +31,7 @@ TITLES: Final = {
     "capped": "A line that narrows: viewer at auto",
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
+    "archive": "From stop to archived: two hours at 1.6 Mbit/s, recorded in fast time",
     "crashes": "Recorders killed at any moment, recovered, sealed, opened",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "capped": lambda: networks.capped(directory / "capped"),
             "idle": lambda: room.idle_rooms(directory),
             "cost": lambda: room.recording_cost(directory / "cost"),
+            "archive": lambda: archive.archive(directory / "archive"),
             "crashes": lambda: crashes.crashes(directory / "crashes"),
             "compose": _compose,
         }
