@@ -59,7 +59,8 @@ async function open(id) {
 	render();
 	$("detail-title").focus();
 	if (!playable) return;
-	$("player").src = $("get-media").href = address("/media");
+	$("get-media").href = address("/media");
+	$("player").src = `${address("/media")}&indexed=1`;
 	$("get-media").download = `${shown.room}-${id}.mp4`;
 	$("get-bag").href = address("/bag");
 	$("get-premis").href = address("/premis");
