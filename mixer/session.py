@@ -125,6 +125,8 @@ class Session:
                 return await self._preview(request.layout, request.picture)
             case protocol.GetSnapshot():
                 return protocol.Snapshot(png=await asyncio.to_thread(self._canvas.snapshot_png))
+            case protocol.GetMedia():
+                return protocol.Media(sockets=self._factory.media_sockets())
             case protocol.GetStats():
                 return protocol.Stats(body=self.stats())
             case _:
@@ -409,9 +411,7 @@ class Session:
         canvas = self._canvas.stats()
         bridge = self._bridge.stats()
         queues = self._intake.queues()
-        recorder = self._recording.stats()
-        if recorder is not None:
-            queues["recorder"] = recorder
+        queues |= self._recording.stats()
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),

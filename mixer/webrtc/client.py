@@ -62,6 +62,7 @@ POLL_S: Final = (
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
 ARRIVALS_S: Final = 0.1  # libwebrtc's usual pace of transport-wide feedback
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
+AGAIN_S: Final = 0.1  # until a round trip is known: libwebrtc repeats nothing twice within one
 _CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLOCK_HZ}
 _OPUS_PT: Final = 111
 _RED_PT: Final = 63
@@ -141,12 +142,12 @@ class _Incoming:
         self.gaps = SoundGaps(AUDIO_CLOCK_HZ, foresees=False) if sounds else None
         self.ssrc: int | None = None
 
-    def sounds(self, packet: RtpPacket) -> list[RtpPacket]:
+    def sounds(self, packet: RtpPacket, now: float) -> list[RtpPacket]:
         """Packets of bare Opus: this one, after the lost ones that it repeats. Raises ``MalformedPacket``."""
         found = self.red.unpack(packet) if self.red is not None else [packet]
         if self.gaps is not None:
             for earlier in found[:-1]:
-                self.gaps.found(earlier)
+                self.gaps.found(earlier, now)
         return found
 
     def is_repair(self, packet: RtpPacket, now: float) -> bool:
@@ -439,7 +440,7 @@ class WebRtcClient:
         else:
             return
         if incoming.kind == "audio":
-            for sound in incoming.sounds(packet):
+            for sound in incoming.sounds(packet, now):
                 self.on_audio(sound, now)
             self._urge(incoming, now)
         elif incoming.assembler is not None:
@@ -477,6 +478,7 @@ class WebRtcClient:
         outgoing = next((out for out in self._outgoing.values() if out.stream.ssrc == ssrc), None)
         if outgoing is None or self._transport is None:
             return
+        outgoing.stream.again_s = self._transport.rtt_s or AGAIN_S
         for sequence in lost:
             if (packet := outgoing.stream.repeat(sequence, now)) is not None:
                 self._transport.send_rtp(packet)
