@@ -123,8 +123,8 @@ async def test_it_plays_and_seeks_to_the_right_picture(site: Site) -> None:
           new KeyboardEvent('keydown', {key: 'End', bubbles: true}))""")
         await page.wait_for("document.getElementById('player').currentTime > 119")
         box = await page.evaluate("""(() => { const r = document.getElementById('plot').getBoundingClientRect();
-          return [r.left, r.width, r.top] })()""")
-        middle = box[0] + box[1] * (120 + 780 / 2) / 900
+          return [r.left, r.width, r.top, document.getElementById('plot').viewBox.baseVal.width] })()""")
+        middle = box[0] + box[1] * (120 + box[3]) / 2 / box[3]
         await page.evaluate(f"""document.getElementById('plot').dispatchEvent(
           new MouseEvent('click', {{clientX: {middle}, clientY: {box[2] + 30}, bubbles: true}}))""")
         await page.wait_for("Math.abs(document.getElementById('player').currentTime - 60) < 5")
