@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import archive, crashes, drift, legs, networks, room, tracks
+from tests.bench import archive, crashes, drift, legs, networks, room, search, tracks
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -35,6 +35,7 @@ TITLES: Final = {
     "crashes": "Recorders killed at any moment, recovered, sealed, opened",
     "tracks": f"Tracks of {tracks.PEOPLE} participants, 720p30 VP8 and Opus",
     "drift": f"{drift.HOURS:g} h of clocks that run {drift.PPM} ppm fast and slow, in fast time",
+    "search": "Finding recordings",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
 PARTS: Final = tuple(TITLES)
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "crashes": lambda: crashes.crashes(directory / "crashes"),
             "tracks": lambda: tracks.tracks(directory / "tracks"),
             "drift": drift.drift,
+            "search": lambda: search.search(directory / "search"),
             "compose": _compose,
         }
         for part in (part for part in PARTS if part in chosen):
