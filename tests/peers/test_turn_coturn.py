@@ -132,7 +132,9 @@ def test_a_password_that_is_wrong_is_said(
     )
     assert status == 1
     assert report["failed"] == ["Allocate"]
-    assert report["findings"][-1]["detail"].startswith("error 401")
+    (allocate,) = [f for f in report["findings"] if f["name"] == "Allocate"]
+    assert allocate["detail"].startswith("error 401")
+    assert report["forbidden_peers_asked"] == 0, "nothing more can be asked"
 
 
 def test_the_certificate_is_checked(configured: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
