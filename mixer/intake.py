@@ -28,6 +28,7 @@ from mixer.video.canvas import Canvas
 from mixer.video.demand import KEPT, Asking, Demand
 from mixer.video.lane import DecodeLane
 from mixer.video.steady import Steady
+from recording.timeline import USUAL_WAIT_MS
 
 log = structlog.get_logger(__name__)
 
@@ -162,8 +163,16 @@ class Intake:
         """A packet of voice."""
         if self._is_current(connection):
             if self._tracks is not None:
-                taken_s = connection.peer.sender_time("audio", packet.timestamp)
-                self._tracks.heard(connection.participant.id, packet, codec, taken_s, now)
+                participant = connection.participant.id
+                head = self._bridge.playhead(participant, now)
+                self._tracks.heard(
+                    participant,
+                    packet,
+                    codec,
+                    taken_s=connection.peer.sender_time("audio", packet.timestamp),
+                    now=now,
+                    wait_ms=head[1] if head is not None else USUAL_WAIT_MS,
+                )
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
                 connection.participant.id,

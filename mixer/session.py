@@ -411,9 +411,7 @@ class Session:
         canvas = self._canvas.stats()
         bridge = self._bridge.stats()
         queues = self._intake.queues()
-        recorder = self._recording.stats()
-        if recorder is not None:
-            queues["recorder"] = recorder
+        queues |= self._recording.stats()
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),

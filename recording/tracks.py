@@ -7,7 +7,8 @@ as one cluster, whole or not at all (`recording.matroska`).
 ``data/tracks/003.mka`` is the voice of the third who was recorded, ``003.mkv`` the camera, ``003-screen.mkv`` the
 screen; whoever comes back, changes codec, or outlives a worker goes on in ``003-2.mkv``. Names are numbers because
 ids are strangers' text: the timeline's ``track`` lines, and ``recording.json``, say whose they are. Beside them
-``data/tracks.jsonl`` has, for each file and each minute, the sender's RTP and NTP time of an instant of the recording.
+``data/tracks.jsonl`` has, for each file and each minute, the sender's RTP and NTP time of an instant of the recording
+(``clock``), and how much later than usual the mix played each participant (``wait``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from recording.durable import AppendFile, SyncThread, make_folder
 from recording.errors import BadPackage
 from recording.matroska import MAX_CLUSTER_MS, Block, TrackForm, cluster, head, scan
 from recording.mediatime import INSTANT_HZ, VIDEO_CLOCK_HZ, seconds
-from recording.timeline import TimelineEvent, sound_lines
+from recording.timeline import USUAL_WAIT_MS, TimelineEvent, sound_lines
 from recording.trackcodecs import audio_form, video_form, video_frame
 
 FOLDER: Final = "data/tracks"
@@ -44,6 +45,8 @@ _PENDING_BYTES: Final = (
 _WAITING_BYTES: Final = 4 * 1024 * 1024  # of each track, whatever its times say: then it is written at once
 _JOURNAL_PENDING_BYTES: Final = 1024 * 1024
 _CLOCK_EVERY_MS: Final = 60_000  # 200 ppm are 12 ms a minute, and between two lines the clock runs straight
+_WAIT_STEP_MS: Final = 10  # a third of a picture
+_WAIT_EVERY_MS: Final = 500  # of each participant: a wait moves by pitch periods, a few a second
 _CLOCK_STEP_S: Final = 0.02  # a frame that is off the line by a picture begins a new one
 _ASK_EVERY_MS: Final = 1_000
 _INSTANTS_A_MS: Final = INSTANT_HZ // 1000
@@ -67,6 +70,7 @@ class TrackFrame:
     ``rtp``: the sender's timestamp, unwrapped; sound may come in any order of it. ``taken_s``: the same instant on
     the sender's NTP clock, None before a report. ``size``: pixels, of a keyframe. ``fresh``: what came before was
     left out on purpose (mute): a picture that builds on it is of no use. ``name``: the participant's, for people.
+    ``wait_ms``: how long the mix lets the participant's sound wait for its jitter now.
     """
 
     codec: str
@@ -77,6 +81,7 @@ class TrackFrame:
     taken_s: float | None = None
     fresh: bool = False
     name: str = ""
+    wait_ms: int = USUAL_WAIT_MS
 
 
 @dataclass(slots=True)
@@ -146,6 +151,9 @@ class TrackFiles:
         self._tracks: dict[TrackSource, _Track] = {}
         self._numbers = _numbers(events)
         self._digests: dict[str, str] = {}
+        self._waits: dict[
+            str, tuple[int, int]
+        ] = {}  # by participant: as noted last, and when, in milliseconds
         self._written: dict[str, AppendFile] = {}
         self._full = False
         self._swept_ms = -_CLUSTER_MS
@@ -180,6 +188,7 @@ class TrackFiles:
             self.counters.late += 1
             return
         self._note_clock(track, frame, media)
+        self._note_wait(source.participant, frame.wait_ms, media)
         track.waiting.append((frame.rtp, at_ms, frame))
         track.waiting_bytes += len(frame.data)
         if track.waiting_bytes > _WAITING_BYTES:
@@ -362,8 +371,19 @@ class TrackFiles:
         fields: dict[str, Any] = {"file": f"{FOLDER}/{track.name}", "rtp": frame.rtp, "rate": track.rate_hz}
         if frame.taken_s is not None:
             fields["ntp"] = round(frame.taken_s, 6)
-        line = clock_line(seconds(media), fields)
-        if self._journal.append(line, sync=False):
+        self._write_line("clock", media, fields)
+
+    def _note_wait(self, participant: str, wait_ms: int, media: int) -> None:
+        """A line where the mix begins to let somebody wait longer, or less long: so much later they are in the film."""
+        noted_ms, at_ms = self._waits.get(participant, (USUAL_WAIT_MS, -_WAIT_EVERY_MS))
+        now_ms = media // _INSTANTS_A_MS
+        if abs(wait_ms - noted_ms) >= _WAIT_STEP_MS and abs(now_ms - at_ms) >= _WAIT_EVERY_MS:
+            self._waits[participant] = wait_ms, now_ms
+            self._write_line("wait", media, {"participant": participant, "ms": wait_ms})
+
+    def _write_line(self, event: str, media: int, fields: dict[str, Any]) -> None:
+        line = json.dumps({"t": round(seconds(media), 6), "event": event, **fields}, separators=(",", ":"))
+        if self._journal.append(line.encode() + b"\n", sync=False):
             self._sync.ask(self._journal)
         else:
             self._on_fault("lines of the tracks' clocks that the disk refused")
@@ -402,11 +422,6 @@ class TrackFiles:
             self._on_fault("tracks, while the disk was nearly full")
         self._on_event("notice", media, {"name": "tracks: disk full" if full else "tracks: going on"})
         self.holes()
-
-
-def clock_line(t: float, fields: dict[str, Any]) -> bytes:
-    """A line of ``tracks.jsonl``: at ``t`` of the recording a sender's clocks stood at ``rtp`` and ``ntp``."""
-    return json.dumps({"t": round(t, 6), "event": "clock", **fields}, separators=(",", ":")).encode() + b"\n"
 
 
 def repair(directory: Path) -> None:

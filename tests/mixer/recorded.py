@@ -76,18 +76,24 @@ class Package:
     def join(self, t: float, who: str, **fields: Any) -> None:
         self.event(t, "join", participant=who, name=who.title(), **fields)
 
-    def camera(self, who: str, rgb: Rgb, start: float, end: float, *, kind: Any = "camera") -> None:
+    def camera(
+        self, who: str, rgb: Rgb, start: float, end: float, *, kind: Any = "camera", wait_ms: int = 40
+    ) -> None:
         for number, (data, key) in enumerate(_coloured(rgb, round((end - start) * FPS))):
             frame = TrackFrame(
-                "VP8", data, number * 6000, keyframe=key, size=SIZE if key else None, name=who.title()
-            )
+                "VP8", data, number * 6000, keyframe=key, size=SIZE if key else None, name=who.title(),
+                wait_ms=wait_ms,
+            )  # fmt: skip
             at = start + number / FPS
             self._tracks.frame(TrackSource(who, kind), frame, round(at * INSTANT_HZ))
 
-    def voice(self, who: str, hz: float, start: float, end: float, *, lost: range = range(0)) -> None:
+    def voice(
+        self, who: str, hz: float, start: float, end: float, *, lost: range = range(0), wait_ms: int = 40
+    ) -> None:
         for number, data in enumerate(_tone(hz, round((end - start) * 50))):
             if number not in lost:
-                frame = TrackFrame("opus", data, number * 960 + round(start * 48_000), name=who.title())
+                rtp = number * 960 + round(start * 48_000)
+                frame = TrackFrame("opus", data, rtp, name=who.title(), wait_ms=wait_ms)
                 self._tracks.frame(
                     TrackSource(who, "voice"), frame, round((start + number / 50) * INSTANT_HZ)
                 )

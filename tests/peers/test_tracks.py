@@ -60,8 +60,13 @@ async def recorded(server: Server, room: str, into: Path) -> Conference:
         await probe.measure(SECONDS / 2 - 2.0)  # it settles for two
         server.call("PUT", f"/v1/rooms/{room}/layout", {"preset": "speaker"})
         await probe.measure(SECONDS / 2 - 2.0)
-        queue = server.call("GET", f"/v1/rooms/{room}/stats")["queues"]["recorder"]
-        assert (queue["queue"]["tracks_dropped"], queue["tracks"]["refused"]) == (0, 0)
+        queues = server.call("GET", f"/v1/rooms/{room}/stats")["queues"]
+        assert (queues["recorder"]["dropped"], queues["tracks"]["dropped"], queues["tracks"]["refused"]) == (
+            0,
+            0,
+            0,
+        )
+        assert queues["tracks"]["open"] == 4
         server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
         callers = probe.callers
     await sealed(server, started["id"])
@@ -203,8 +208,8 @@ def test_the_voices_are_there_and_in_time(conference: Conference, tmp_path: Path
 
 
 def frames_kept(server: Server, room: str) -> int:
-    recorder = server.call("GET", f"/v1/rooms/{room}/stats")["queues"].get("recorder", {})
-    return int(recorder.get("tracks", {}).get("frames", 0))
+    queues = server.call("GET", f"/v1/rooms/{room}/stats")["queues"]
+    return int(queues.get("tracks", {}).get("frames", 0))
 
 
 async def until_kept(server: Server, room: str, frames: int) -> None:

@@ -135,6 +135,24 @@ def test_the_clocks_are_journalled(directory: Path) -> None:
     ]
 
 
+def test_what_the_mix_let_people_wait_is_journalled(directory: Path) -> None:
+    call = begin(directory)
+    call.film(5)
+    call.voice(0, 1)
+    call.voice(1, 2, wait_ms=48)  # less than a third of a picture
+    call.voice(2, 3, wait_ms=90)
+    call.voice(3, 3.2, wait_ms=130)
+    call.voice(3.2, 3.4, wait_ms=150)  # so soon after the last line
+    call.voice(3.4, 4, wait_ms=40)
+    call.recorder.close(5 * SECOND)
+    waits = [
+        (line["t"], line["participant"], line["ms"])
+        for line in lines(directory / JOURNAL)
+        if line["event"] == "wait"
+    ]
+    assert waits == [(2.0, "ann", 90), (3.0, "ann", 130), (3.5, "ann", 40)]
+
+
 def test_the_sealed_package_says_whose_tracks_they_are(directory: Path) -> None:
     call = begin(directory)
     call.all(0, 2)
@@ -348,20 +366,28 @@ def test_a_disk_that_refuses_tracks_does_not_touch_the_film(
     assert len(lines(directory / package.TIMELINE)) == 3
 
 
-def test_a_full_queue_of_tracks_drops_tracks_only(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_of_tracks_drops_tracks_only(directory: Path) -> None:
     call = begin(directory)
-    call.film(1)
+    call.film(0.5)
+    call.camera(0, 0.4)
     call.recorder.settle()
+    huge = TrackFrame("VP8", bytes(1 << 20), 0, keyframe=False)
     with call.recorder._wake:  # the writing thread cannot take
         for _ in range(40):
-            call.recorder.write_track(
-                ANN_CAMERA, TrackFrame("VP8", bytes(1 << 20), 0, keyframe=False), SECOND
-            )
-        assert call.recorder.stats()["queue"]["tracks_dropped"] == 8
+            call.recorder.write_track(TrackSource("bob", "camera"), huge, SECOND)
+        waiting = call.recorder.stats()["tracks"]
+        assert (waiting["depth"], waiting["dropped"]) == (32, 8)
+        call.recorder._track_bytes += 1 << 20  # full to the last byte
+        call.camera(0.4, 0.6)
+        call.recorder._track_bytes -= 1 << 20
         call.film(2)
         assert call.recorder.dropped == 0
+    call.recorder.settle()
+    call.camera(0.6, 1.4)
     call.film(3)
     assert call.recorder.close(3 * SECOND).duration_s == pytest.approx(3, abs=0.1)
+    kept = [*range(10), *range(25, 35)]  # on from the next keyframe
+    assert [data for _, data in packets(directory / FOLDER / "001.mkv")] == [call._camera[n][0] for n in kept]
 
 
 _DIES = """
