@@ -32,7 +32,7 @@ TITLES: Final = {
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
     "crashes": "Recorders killed at any moment, recovered, sealed, opened",
-    "turn": f"The relay beside coturn: {turn.SIZE}-byte ChannelData, {turn.ALLOCATIONS} allocations, {turn.PPS} a second",
+    "turn": f"Relay beside coturn: {turn.SIZE}-byte ChannelData, {turn.ALLOCATIONS} allocations, {turn.PPS} a second",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
 PARTS: Final = tuple(TITLES)
