@@ -586,3 +586,16 @@ def test_changes_come_before_the_answer() -> None:
     data = seal(relay)
     outputs = relay.raw(data, AT)
     assert [type(output) for output in outputs] == [Change, Answer]
+
+
+def test_what_was_let_go_is_not_due_any_more() -> None:
+    relay = Relay()
+    relay.ask(AT, Method.ALLOCATE, UDP, AAF)
+    permit(relay, AT, (PEER[0], 1))
+    permit(relay, AT, (PEER_V6[0], 1))
+    bind(relay, AT, 0x4000, PEER)
+    bind(relay, AT, 0x4001, PEER_V6)
+    relay.ask(AT, Method.REFRESH, lifetime(0), family(2))
+    relay.core.end(["alice"])
+    assert relay.table.next_deadline() is None
+    assert relay.core.expire(relay.now_s + 1000) == []
