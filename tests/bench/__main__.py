@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import archive, crashes, drift, legs, networks, room, search, tracks
+from tests.bench import archive, crashes, drift, legs, networks, room, search, tracks, turn
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -36,6 +36,7 @@ TITLES: Final = {
     "tracks": f"Tracks of {tracks.PEOPLE} participants, 720p30 VP8 and Opus",
     "drift": f"{drift.HOURS:g} h of clocks that run {drift.PPM} ppm fast and slow, in fast time",
     "search": "Finding recordings",
+    "turn": f"Relay beside coturn: {turn.SIZE}-byte ChannelData, {turn.ALLOCATIONS} allocations, {turn.PPS} a second",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
 PARTS: Final = tuple(TITLES)
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "tracks": lambda: tracks.tracks(directory / "tracks"),
             "drift": drift.drift,
             "search": lambda: search.search(directory / "search"),
+            "turn": lambda: turn.relay(directory / "turn"),
             "compose": _compose,
         }
         for part in (part for part in PARTS if part in chosen):
