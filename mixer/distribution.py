@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from mixer.audio.bridge import AudioBridge
@@ -214,7 +215,7 @@ class Distribution:
         output = sound.begin()
         self._bridge.add_output(
             _output_key(connection, output),
-            lambda frame: sound.take(output, frame),
+            partial(sound.take, output),
             codec=codec,
             minus=connection.minus,
             ptime_ms=rendition.audio_ptime_ms,

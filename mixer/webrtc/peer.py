@@ -374,7 +374,8 @@ class Peer:
         now = self._factory.clock()
         self._heard_at = self._media_at = now
         packet = parse_rtp(data)
-        self._feedback.arrived(packet, now)
+        if self._feedback.notes_arrivals:
+            self._feedback.arrived(packet, now)
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed
