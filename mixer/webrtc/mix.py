@@ -236,8 +236,13 @@ class MixOut:
                 asked = [sequence for sequence in lost if not stream.repeated_just_now(sequence, now)]
                 for sequence in asked:
                     self._repeat(stream, sequence, now)
-                if self.downlink.state.loss >= AGAIN_LOSS:
+                if stream is self.video and self.downlink.state.loss >= AGAIN_LOSS:
                     self._again.extend((now + AGAIN_S, stream, sequence) for sequence in asked)
+
+    @property
+    def resends_audio(self) -> bool:
+        """Whether a NACK for sound is answered."""
+        return self.audio is not None and self.audio.keeps
 
     @property
     def repeats_again(self) -> bool:

@@ -85,6 +85,11 @@ class OutgoingStream:
         self.refused = 0
 
     @property
+    def keeps(self) -> bool:
+        """Whether what was sent can be repeated."""
+        return self._history is not None
+
+    @property
     def rtx_header_size(self) -> int | None:
         """Bytes before the padding of a padding packet; ``None`` when there can be none (no RTX)."""
         return self.header_size if self._rtx is not None else None

@@ -241,6 +241,11 @@ class Peer:
         return self._mix.red is not None
 
     @property
+    def resends_audio(self) -> bool:
+        """Whether it may ask for lost sound again (NACK)."""
+        return self._mix.resends_audio
+
+    @property
     def measures_line(self) -> bool:
         """Whether the peer reports when each packet came (transport-cc)."""
         return self._mix.downlink.reports

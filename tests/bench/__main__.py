@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import archive, crashes, drift, legs, networks, room, search, tracks, turn
+from tests.bench import archive, crashes, drift, growth, legs, networks, room, search, tracks, turn
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -27,6 +27,7 @@ TITLES: Final = {
     "viewers": "A further viewer",
     "legs": f"Audio legs beside Janus' audiobridge: {legs.TALKERS} talk, {legs.FEW} to {legs.MANY} are in",
     "lines": "Weak lines, both ways, 50 ms each; 2 callers, 2 viewers at high",
+    "growth": "Ten minutes on weak lines, both ways, 50 ms each, in simulated time",
     "wire": "Bytes on the wire",
     "capped": "A line that narrows: viewer at auto",
     "idle": "Idle rooms",
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "viewers": lambda: networks.further_viewers(directory / "viewers"),
             "legs": lambda: legs.legs(directory / "legs"),
             "lines": lambda: networks.weak_lines(directory / "lines"),
+            "growth": growth.growth,
             "wire": lambda: networks.wire(directory / "wire"),
             "capped": lambda: networks.capped(directory / "capped"),
             "idle": lambda: room.idle_rooms(directory),
