@@ -11,14 +11,13 @@ from typing import Any, Final, Protocol
 from mixer.ladder import FecPolicy, Ladder, rungs
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.rtp.packet import RtpPacket
 from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.peer import Peer, PeerFactory
 
 # `auto` begins where a line that turns out narrow is not stuffed for seconds: a keyframe of `medium` is 19 kB, of
-# `high` 75. It also measures the line, so a good one is at `high` half a second later. Peers that measure nothing
-# are programs on good lines as a rule; they begin at the top and fall by the loss that they report.
+# `high` 75. It also measures the line, so a good one is at `high` half a second later. Sound alone needs no such care.
 FIRST: Final = "medium"
 FALLBACK: Final = "high"
 
@@ -73,7 +72,7 @@ class Connection:
         self.peer = factory.peer(self, send=True, receive=self.publishes, measure=self.asked == "auto")
         sdp = await self.peer.accept(offer)
         if self.asked == "auto" and self.listens:
-            if self.peer.measures_line:
+            if self.peer.sends_video is not None:
                 self.rendition = RENDITIONS[FIRST]
             steps = rungs(video=self.peer.sends_video is not None)
             self._ladder = Ladder(steps, self.rendition, factory.clock())

@@ -165,6 +165,10 @@ class OutgoingStream:
             header = self._extended(header, now, transport)
         return bytes((header[0] | 0x20,)) + header[1:] + bytes(size - 1) + bytes((size,))
 
+    def newest(self) -> bytes | None:
+        """The last packet; ``None``: none, or nothing is kept."""
+        return self._history.get((self._sequence - 1) & 0xFFFF) if self._history is not None else None
+
     def forget(self) -> None:
         """Repeat nothing that was sent before: a keyframe of another rendition follows."""
         if self._history is not None:

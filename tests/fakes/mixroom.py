@@ -56,6 +56,7 @@ STEP_S = 0.005  # the pacer's slot
 AUDIO_PT, VIDEO_PT, RTX_PT = 111, 96, 97
 AUDIO_SSRC, VIDEO_SSRC, RTX_SSRC = 11, 22, 33
 SRTP_TAG = 10
+CALL_BYTES = 124 - 28 - SRTP_TAG  # of a connectivity check, as it is on the wire
 
 
 def wire_size(data: bytes) -> int:
@@ -164,6 +165,7 @@ class _Transport:
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self.rtt_s = None
+        self._calls = 0
         self.dropped: Counter[str] = Counter()
         self.bytes_received = self.bytes_sent = 0
 
@@ -172,6 +174,11 @@ class _Transport:
         return True
 
     send_rtcp = send_rtp
+
+    def call(self, answered: Callable[[], None]) -> None:
+        self._calls += 1
+        self._viewer.calls[self._calls] = answered
+        self._viewer.line.send(self._calls.to_bytes(8, "big") + bytes(CALL_BYTES - 8), self._viewer.room.now)
 
 
 class _Peer(Peer):
@@ -211,6 +218,7 @@ class Viewer:
     heard: list[tuple[int, int]] = field(default_factory=list)  # sequence, timestamp of sound
     sound_delays: list[tuple[float, float]] = field(default_factory=list)  # when, seconds after it was said
     received_bytes: int = 0
+    calls: dict[int, Callable[[], None]] = field(default_factory=dict)  # of connectivity checks under way
 
     def __post_init__(self) -> None:
         self._log = ArrivalLog()
@@ -241,14 +249,20 @@ class Viewer:
     def step(self, now: float) -> None:
         for data in self.line.receive(now):
             self.received_bytes += wire_size(data)
-            if 192 <= data[1] <= 223:
+            if data[0] < 64:  # a connectivity check: any agent answers at once
+                self.back.send(data, now)
+            elif 192 <= data[1] <= 223:
                 for report in parse_rtcp(data):
                     if isinstance(report, SenderReport) and report.ssrc in self._stats:
                         self._stats[report.ssrc].sender_report(report, now)
             else:
                 self._media(parse_rtp(data), data, now)
         for data in self.back.receive(now):
-            self.connection.peer._on_rtcp(data)
+            if data[0] < 64:
+                if (answered := self.calls.pop(int.from_bytes(data[:8], "big"), None)) is not None:
+                    answered()
+            else:
+                self.connection.peer._on_rtcp(data)
         self._feed_back(now)
 
     def _media(self, packet: RtpPacket, data: bytes, now: float) -> None:
