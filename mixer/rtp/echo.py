@@ -168,9 +168,7 @@ class EchoMeter:
             end = burst.ended_at
             if end is None or now <= end + TAIL_S:
                 continue
-            open_calls = any(
-                burst.began_at <= call.sent_at <= end + TAIL_S for call in self._open.values()
-            )
+            open_calls = any(burst.began_at <= call.sent_at <= end + TAIL_S for call in self._open.values())
             if open_calls and now - end < _GIVE_UP_S:
                 continue
             del self._bursts[number]

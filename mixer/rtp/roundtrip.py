@@ -1,13 +1,15 @@
-"""What a line carries towards a peer that does not tell when packets came. Pure: echoes and reports in, bits a second out.
+"""What a line carries towards a peer that does not tell when packets came. Pure: echoes and reports in, bits out.
 
 Two kinds: one tells its own estimate (REMB), the other one nothing but what receiver reports say. Of both we know
 
-    | from                  | how often     | what                                                             |
-    | --------------------- | ------------- | ---------------------------------------------------------------- |
-    | echoes                | 10 to 1 a s   | the queue, what is delivered, and how a burst is drawn out       |
-    | echoes that don't come| at once       | a queue that long, or full: what is delivered at most            |
-    | receiver reports      | each 1 to 5 s | the share that is lost, the packets that arrived                 |
-    | REMB                  | each 0.5 s    | an estimate that follows what we send: only if below and not rising it is news |
+    | from                   | how often     | what                                                            |
+    | ---------------------- | ------------- | --------------------------------------------------------------- |
+    | echoes                 | 10 to 1 a s   | the queue, what is delivered, how a burst is drawn out          |
+    | echoes that don't come | at once       | a queue that long, or full, and what is delivered at most       |
+    | receiver reports       | each 1 to 5 s | the share that is lost, the packets that arrived                |
+
+REMB follows what we send and is seconds behind: 40 kbit/s were told where 90 came through in time (aiortc's, for
+10 s). So it is heard only of a peer that answers no call; then only one below what is sent, and not rising, is news.
 
 An echo that is late once is jitter, or a receiver that was busy: what comes after it is less late. In a queue that
 fills, the next one is later still.
@@ -15,18 +17,31 @@ fills, the next one is later still.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from mixer.rtp.bandwidth import BACK_OFF, DEEP_QUEUE_S, GROWTH
 from mixer.rtp.burst import BurstResult
 from mixer.rtp.echo import Call, Echo, EchoMeter
-from mixer.rtp.line import LOSSY, MAX_BPS, STANDING_QUEUE_S, VERY_LOSSY, LineRate, LineState, LossJudge, Smallest, bounded
+from mixer.rtp.line import (
+    HALF,
+    LOSSY,
+    MAX_BPS,
+    STANDING_QUEUE_S,
+    VERY_LOSSY,
+    LineRate,
+    LineState,
+    LossJudge,
+    Smallest,
+    bounded,
+)
 
 SUSPECT_QUEUE_S: Final = 0.05  # an echo so late, and one later still after it: a queue fills
 CALM_QUEUE_S: Final = 0.05
 STANDING_S: Final = 1.0  # all echoes of so long late: a queue stands
 STANDING_ECHOES: Final = 4
 STANDING_ECHO_S: Final = 0.12
+FULL_S: Final = 0.4  # of calls before a fall
 EMPTIES: Final = -0.2  # seconds a second; four fifths of what the line carries would make it so slow
 RATE_S: Final = 0.1  # at least, between two echoes that measure a rate
 OVERDUE_S: Final = 0.6  # without any answer: full, or down
@@ -35,13 +50,23 @@ FILLING_CALLS: Final = 2
 OVERDUE_CALLS: Final = 4  # so many at least: one in five is lost where a tenth is lost each way
 OVERDUE_MANY_S, MANY_CALLS = 0.3, 8  # none of so many
 OVERDUE_AGAIN_S: Final = 1.5
-REPORT_LAG_S: Final = 1.6  # a report tells of the second before: what it says may be remedied already
 REMB_LAG_S: Final = 1.2  # an estimator looks at a second of what came
 RISING: Final = 1.001  # one that follows what we send creeps up; a line that is full, or a limit, does not
 BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
 BLIND_MOST: Final = 6.0  # times what is sent: one rendition up (4 to 5 times as much), and then see
+REPORT_S: Final = 1.0  # between two reports, as browsers send them
 RTT_GROWTH_S: Final = 0.3  # of the reports' own round trips, for peers that answer no call
 _BASE_RTT_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What receiver reports say of all streams ``since`` the ones before: packets, and about how fast they came."""
+
+    since: float
+    arrived: int
+    lost: int
+    bps: float
 
 
 class RoundTripEstimator:
@@ -54,6 +79,7 @@ class RoundTripEstimator:
         self._remb_before: int | None = None
         self._remb_since = 0.0
         self._base_rtt = Smallest(_BASE_RTT_S)
+        self._doubtful = False  # the queue hardly grew when the estimate fell
         self._overdue_at = self._drained_at = float("-inf")
         self._queue_s = 0.0  # the shortest since the last report
         self.rate = LineRate()
@@ -113,19 +139,24 @@ class RoundTripEstimator:
             self._remb_since = now
             self.rate.decrease(bps, now, "remb")
 
-    def report(self, arrived: int, lost: int, arrived_bps: float, rtt_s: float | None, now: float) -> None:
-        """A receiver report: packets since the one before, of all streams, and about how fast they came."""
+    def report(self, told: Report, rtt_s: float | None, now: float) -> None:
+        """A receiver report."""
         queue_s, self._queue_s = self._queue_s, float("inf")
         if not self._meter.answered:
-            queue_s = self._deaf(rtt_s, arrived_bps, now)
-        if now - self.rate.decreased_at < REPORT_LAG_S + (self.rtt_s or 0.0):
-            return
-        if self._judge.full(arrived, lost, queue_s if queue_s < float("inf") else 0.0):
-            self.rate.decrease((1.0 - LOSSY) * arrived_bps, now, "loss")
+            queue_s = self._deaf(rtt_s, told.bps, now)
+        if told.since - (self.rtt_s or 0.0) < self._from + REPORT_S:
+            return  # of what was sent before the last fall: a gap is seen only when something comes after it
+        if self._judge.full(told.arrived, told.lost, queue_s if queue_s < float("inf") else 0.0):
+            self.rate.decrease((1.0 - LOSSY) * told.bps, now, "loss")
 
-    def drained(self, now: float) -> None:
-        """What was sent before a fall is through."""
-        self._drained_at = now
+    def drained(self, fell_at: float, now: float) -> None:
+        """What was sent before a fall is through, or lost. A queue that hardly grew was perhaps full: how much was
+        delivered then shows in how many calls came through.
+        """
+        bps, through = self.rate.bps, self._meter.through(fell_at - FULL_S)
+        if self._doubtful and bps is not None and through < HALF:
+            self.rate.decrease(bps * through, now, "loss")
+        self._doubtful, self._drained_at = False, now
 
     def poll(self, now: float, *, disturbed: bool) -> None:
         """Each 100 ms or more often: notices that calls are not answered any more."""
@@ -139,7 +170,11 @@ class RoundTripEstimator:
             self.queue_s = max(self.queue_s, late_s)
         if disturbed:
             return
-        if newest.call.sent_at >= self._from and newest.queue_s > DEEP_QUEUE_S and late_s > newest.queue_s + 0.01:
+        if (
+            newest.call.sent_at >= self._from
+            and newest.queue_s > DEEP_QUEUE_S
+            and late_s > newest.queue_s + 0.01
+        ):
             self._fall(newest, now)
         limit_s = OVERDUE_SUSPECT_S if newest.queue_s > SUSPECT_QUEUE_S else OVERDUE_S
         if len(late) >= MANY_CALLS:
@@ -155,7 +190,10 @@ class RoundTripEstimator:
 
     def _stands(self, echo: Echo) -> bool:
         """Whether a queue has been there for a while; one that empties needs no answer."""
-        recent = self._meter.since(max(self._from, echo.call.sent_at - STANDING_S))
+        after = self._meter.since(self._from)
+        recent = [e for e in after if e.call.sent_at >= echo.call.sent_at - STANDING_S]
+        if len(recent) < STANDING_ECHOES:
+            recent = after[-STANDING_ECHOES:]
         elapsed_s = echo.call.sent_at - recent[0].call.sent_at
         if len(recent) < STANDING_ECHOES or elapsed_s < STANDING_S / 2:
             return False
@@ -167,8 +205,10 @@ class RoundTripEstimator:
         first = self._meter.before(echo.call.sent_at - RATE_S)
         if first is None:
             return
-        elapsed_s = echo.call.sent_at - first.call.sent_at + echo.rtt_s - first.rtt_s
+        sent_s = echo.call.sent_at - first.call.sent_at
+        elapsed_s = sent_s + echo.rtt_s - first.rtt_s
         if elapsed_s > 0:
+            self._doubtful = elapsed_s < sent_s / HALF
             octets = (echo.call.octets - first.call.octets) * self._meter.through(first.call.sent_at)
             self.rate.decrease(BACK_OFF * octets * 8 / elapsed_s, now, "delay")
 

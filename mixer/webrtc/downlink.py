@@ -15,8 +15,8 @@ from mixer.rtp.departures import Departures
 from mixer.rtp.echo import EchoMeter
 from mixer.rtp.line import LineState
 from mixer.rtp.probing import Prober
+from mixer.rtp.roundtrip import Report, RoundTripEstimator
 from mixer.rtp.rtcp import ReportBlock
-from mixer.rtp.roundtrip import RoundTripEstimator
 from mixer.rtp.twcc import TransportFeedback
 
 WIRE_OVERHEAD: Final = (
@@ -35,7 +35,9 @@ RARE_CALL_S: Final = 1.0  # at most,
 CALLS: Final = 0.02  # and so much of what is sent
 DENSE_CALL_S: Final = 0.025  # the same while something is wrong, or a queue is waited for
 DENSE_CALLS: Final = 0.2
-DENSE_S: Final = 1.5  # on a line of 30 kbit/s that would be all that it carries
+DENSE_S: Final = 1.5  # so long; on a line of 30 kbit/s that would be all that it carries
+WORRIED_CALLS: Final = 0.05
+TRY_CALLS: Final = 0.1  # of what a try sends
 
 
 MOST_REPORTED: Final = 20_000  # packets of one report: more is a sequence that began again
@@ -319,11 +321,13 @@ class EchoedLine(Downlink):
         if self._meter.in_tail(now):
             return 0.0
         sent_bps = self._rate.bps(now) or UNKNOWN_BPS
-        if not self.probing and not self._worried(now):
+        if self.probing:
+            return max(DENSE_CALL_S, CALL_BYTES * 8 / (TRY_CALLS * (self._prober.wanted_bps or sent_bps)))
+        if not self._worried(now):
             self._worried_at = None
         else:
             self._worried_at = self._worried_at or now
-            share = DENSE_CALLS if now - self._worried_at < DENSE_S else CALLS
+            share = DENSE_CALLS if now - self._worried_at < DENSE_S else WORRIED_CALLS
             return max(DENSE_CALL_S, CALL_BYTES * 8 / (share * max(sent_bps, self._estimator.bps or 0.0)))
         return min(RARE_CALL_S, max(CALL_S, CALL_BYTES * 8 / (CALLS * sent_bps)))
 
@@ -343,8 +347,8 @@ class EchoedLine(Downlink):
         self._began_to_hear(now)
         disturbed = self._disturbed(now)
         if self._drain_from is not None and echo.call.sent_at >= self._drain_from:
+            self._echoed.drained(self._drain_from, now)
             self._drain_until, self._drain_from = float("-inf"), None
-            self._echoed.drained(now)
         self._echoed.echo(echo, before, self._rate.bps(now), now, disturbed=disturbed)
         self._settle(now)
 
@@ -355,19 +359,29 @@ class EchoedLine(Downlink):
         arrived = lost = sent = 0
         since = None
         for block, packets in blocks:
-            before, self._told[block.ssrc] = self._told.get(block.ssrc), _Told(block, packets, self._octets, now)
-            if before is None or not 0 < block.highest_sequence - before.block.highest_sequence <= MOST_REPORTED:
+            before, self._told[block.ssrc] = (
+                self._told.get(block.ssrc),
+                _Told(block, packets, self._octets, now),
+            )
+            if (
+                before is None
+                or not 0 < block.highest_sequence - before.block.highest_sequence <= MOST_REPORTED
+            ):
                 continue
             expected = block.highest_sequence - before.block.highest_sequence
             missing = min(expected, max(0, block.packets_lost - before.block.packets_lost))
-            arrived, lost, sent = arrived + expected - missing, lost + missing, sent + packets - before.packets
+            arrived, lost, sent = (
+                arrived + expected - missing,
+                lost + missing,
+                sent + packets - before.packets,
+            )
             since = before if since is None else since
         if since is None or now <= since.at:
             return
         share = min(1.0, arrived / sent) if sent else 1.0
         sent_bps = (self._octets - since.octets) * 8 / (now - since.at)
         if not self.draining(now):
-            self._echoed.report(arrived, lost, share * sent_bps, rtt_s, now)
+            self._echoed.report(Report(since.at, arrived, lost, share * sent_bps), rtt_s, now)
         self._settle(now)
 
     # --- a full queue, time

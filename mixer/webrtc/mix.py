@@ -254,9 +254,13 @@ class MixOut:
                 if elapsed < RTT_MAX:
                     self.counters.rtt_s = elapsed / 65536
         streams = [stream for stream in (self.video, self.audio) if stream is not None]
-        ours = [(block, stream.packets) for block in blocks for stream in streams if block.ssrc == stream.ssrc]
+        ours = [
+            (block, stream.packets) for block in blocks for stream in streams if block.ssrc == stream.ssrc
+        ]
         if ours:
-            self.counters.remote = next((b for b, _ in ours if b.ssrc == streams[0].ssrc), self.counters.remote)
+            self.counters.remote = next(
+                (b for b, _ in ours if b.ssrc == streams[0].ssrc), self.counters.remote
+            )
             self.downlink.reported(ours, self.counters.rtt_s, now)
 
     def _line_of(self, stream: OutgoingStream, *, pads: bool) -> Downlink:

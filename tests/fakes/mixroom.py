@@ -212,6 +212,7 @@ class Viewer:
     line: Netem[bytes]
     back: Netem[bytes]
     kind: Kind
+    deaf: bool = False
     connection: Connection = field(init=False)
     shown: list[Shown] = field(default_factory=list)
     renditions: list[tuple[float, str]] = field(default_factory=list)
@@ -250,7 +251,8 @@ class Viewer:
         for data in self.line.receive(now):
             self.received_bytes += wire_size(data)
             if data[0] < 64:  # a connectivity check: any agent answers at once
-                self.back.send(data, now)
+                if not self.deaf:
+                    self.back.send(data, now)
             elif 192 <= data[1] <= 223:
                 for report in parse_rtcp(data):
                     if isinstance(report, SenderReport) and report.ssrc in self._stats:
@@ -352,13 +354,15 @@ class MixRoom:
         asked: str = "auto",
         back_delay_s: float = 0.03,
         video: bool = True,
+        rtx: bool = True,
+        deaf: bool = False,
     ) -> Viewer:
-        """A viewer behind ``line``; make that with ``size=wire_size``."""
-        viewer = Viewer(self, session, line, Netem(seed=len(self.viewers), delay_s=back_delay_s), kind)
+        """A viewer behind ``line``; make that with ``size=wire_size``. ``deaf``: answers no connectivity check."""
+        viewer = Viewer(self, session, line, Netem(seed=len(self.viewers), delay_s=back_delay_s), kind, deaf)
         entry = RosterEntry(id=session, name=session, kind="webrtc")
         viewer.connection = Connection(self, session, entry, publishes=False, asked=asked, minus=None)  # type: ignore[arg-type]
         self._factory.next = viewer
-        await viewer.connection.answer(self._factory, _offer(kind, video))
+        await viewer.connection.answer(self._factory, _offer(kind, video, rtx))
         self.viewers.append(viewer)
         self.distribution.subscribe(viewer.connection)
         return viewer
@@ -395,12 +399,13 @@ class MixRoom:
             viewer.step(now)
 
 
-def _offer(kind: Kind, video: bool) -> str:
+def _offer(kind: Kind, video: bool, rtx: bool) -> str:
     numbered = f"|a=extmap:5 {TRANSPORT_CC}" if kind == "transport-cc" else ""
     sound = f"audio {AUDIO_PT}|a=recvonly|a=rtpmap:{AUDIO_PT} opus/48000/2{numbered}"
+    repairs = f"|a=rtpmap:{RTX_PT} rtx/90000|a=fmtp:{RTX_PT} apt={VIDEO_PT}" if rtx else ""
     picture = (
-        f"video {VIDEO_PT} {RTX_PT}|a=recvonly|a=rtpmap:{VIDEO_PT} VP8/90000|a=rtpmap:{RTX_PT} rtx/90000"
-        f"|a=fmtp:{RTX_PT} apt={VIDEO_PT}|a=rtcp-fb:{VIDEO_PT} nack|a=rtcp-fb:{VIDEO_PT} nack pli"
+        f"video {VIDEO_PT}{f' {RTX_PT}' if rtx else ''}|a=recvonly|a=rtpmap:{VIDEO_PT} VP8/90000{repairs}"
+        f"|a=rtcp-fb:{VIDEO_PT} nack|a=rtcp-fb:{VIDEO_PT} nack pli"
         f"|a=extmap:3 {ABS_SEND_TIME}{numbered}"
     )
     if kind == "transport-cc":
