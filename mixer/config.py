@@ -265,7 +265,13 @@ class TurnSettings(_Listener):
 
 
 class ArchiveSettings(_Section):
-    """Where sealed recordings go: ``file:PATH``, or ``s3://BUCKET/PREFIX`` with the keys beside it."""
+    """Where sealed recordings go: ``file:PATH``, or ``s3://BUCKET/PREFIX`` with the keys beside it.
+
+    ``retention_days``: each is kept at least so long, by room in ``room_retention_days`` (``room=days``); under
+    ``retention_mode`` compliance nobody makes that shorter. ``delete_expired``: delete when it is over. Each recording
+    is read again and compared within ``fixity_days`` (0: never), at ``fixity_mb_s`` at most. ``redirect`` auto: who can
+    follow gets a link to the store instead of the bytes.
+    """
 
     url: str = ""  # filled in from data_dir by Settings
     provider: str | None = None
@@ -274,6 +280,28 @@ class ArchiveSettings(_Section):
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
     jurisdiction: Literal["eu", "any", "self"] = "eu"
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    room_retention_days: CommaList = ()
+    retention_mode: Literal["governance", "compliance"] = "governance"
+    delete_expired: bool = False
+    fixity_days: Annotated[int, Field(ge=0, le=3650)] = 90
+    fixity_mb_s: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    redirect: Literal["off", "auto"] = "off"
+
+    @field_validator("room_retention_days")
+    @classmethod
+    def _room_retention_days(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}=[1-9][0-9]{0,4}", text, re.ASCII):
+                raise ValueError("takes ROOM=DAYS, several separated by commas, like council=3650,demo=30")
+        return value
+
+    @property
+    def retention_by_room(self) -> dict[str, int]:
+        """``room_retention_days`` as days by room."""
+        return {
+            room: int(days) for room, _, days in (text.partition("=") for text in self.room_retention_days)
+        }
 
     @field_validator("url")
     @classmethod

@@ -46,7 +46,7 @@ class Connection:
     """See the module. ``publishes``: media comes in; ``listens``: the mix goes out.
 
     ``asked``: the rendition that was asked for, or ``auto``; ``rendition``: the one it is to have now.
-    ``fec``: whether its sound carries in-band FEC.
+    ``fec``: whether its sound is protected: by RED where it takes that, else by in-band FEC.
     """
 
     room: ConnectionRoom

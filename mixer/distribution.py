@@ -20,11 +20,12 @@ from mixer.handover import SoundHandover
 from mixer.media import EncodedAudio, EncodedVideo, VideoCodec
 from mixer.video.canvas import Canvas
 from mixer.video.frame_clock import FrameClock
-from mixer.video.rendition import RENDITIONS, Rendition
+from mixer.video.rendition import APART, RENDITIONS, Rendition
 
 RenditionKey = tuple[str, VideoCodec]
 
 RECORDED: Final[RenditionKey] = ("high", "H264")
+RECORDED_APART: Final[RenditionKey] = (APART.name, "H264")
 RECORDING_KEYFRAME_S: Final = 2.0  # seeking in the archive lands within two seconds
 
 
@@ -68,6 +69,8 @@ class Distribution:
         self._fanouts: dict[RenditionKey, Fanout] = {}
         self._viewings: dict[str, _Viewing] = {}
         self._recorder: Callable[[EncodedVideo], None] | None = None
+        self._recorded = RECORDED
+        self._recorder_waits = False  # for the first keyframe of another rendition
 
     # --- viewers
 
@@ -106,29 +109,50 @@ class Distribution:
 
     # --- the recorder
 
-    def record(self, sink: Callable[[EncodedVideo], None]) -> None:
-        """Give every picture of ``RECORDED`` to ``sink`` too, a keyframe at once and each 2 s."""
+    def record(self, sink: Callable[[EncodedVideo], None], *, apart: bool = False) -> None:
+        """Give every picture of ``RECORDED`` to ``sink`` too, a keyframe at once and each 2 s.
+
+        ``apart``: of the canvas without those who are not to be recorded (``Canvas.set_apart``).
+        """
         self._recorder = sink
-        self._fanout(RECORDED)
-        self._canvas.set_keyframe_interval(*RECORDED, RECORDING_KEYFRAME_S)
-        self.force_recorded_keyframe()
+        self._take_recorded(RECORDED_APART if apart else RECORDED)
+
+    def record_apart(self, apart: bool) -> None:
+        """Somebody refuses to be recorded, or nobody does any more: the very next picture is another canvas'.
+
+        No picture of the old one is recorded after this; some 50 ms pass until the first of the new one.
+        """
+        key = RECORDED_APART if apart else RECORDED
+        if self._recorder is not None and key != self._recorded:
+            before = self._recorded
+            self._take_recorded(key)
+            self._let_go(before)
 
     def force_recorded_keyframe(self) -> None:
         """The recorder needs one. From any thread."""
-        self._canvas.force_keyframe(*RECORDED)
+        self._canvas.force_keyframe(*self._recorded)
 
     def stop_recording(self) -> None:
         """No pictures for the recorder any more."""
         self._recorder = None
-        self._canvas.set_keyframe_interval(*RECORDED, None)
-        self._release(RECORDED)
+        self._let_go(self._recorded)
+
+    def _take_recorded(self, key: RenditionKey) -> None:
+        self._recorded, self._recorder_waits = key, True
+        self._fanout(key)
+        self._canvas.set_keyframe_interval(*key, RECORDING_KEYFRAME_S)
+        self.force_recorded_keyframe()
+
+    def _let_go(self, key: RenditionKey) -> None:
+        self._canvas.set_keyframe_interval(*key, None)
+        self._release(key)
 
     # --- numbers
 
     @property
     def renditions(self) -> list[Rendition]:
         """What is being encoded now, once for each codec."""
-        return [RENDITIONS[name] for name, _ in self._fanouts]
+        return [APART if name == APART.name else RENDITIONS[name] for name, _ in self._fanouts]
 
     def stats(self, encoders: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``renditions``; ``encoders``: of ``Canvas.stats``."""
@@ -179,7 +203,11 @@ class Distribution:
         if codec is None or sound is None:
             return
         rendition = connection.rendition
-        form = Format.of(codec, rendition.audio_ptime_ms, rendition.audio_bps, fec=connection.fec)
+        repeats = rendition.repeats if connection.fec and connection.peer.repeats_audio else ()
+        bitrate_bps = rendition.repeated_bps if repeats else rendition.audio_bps
+        # what is sent again whole needs no FEC
+        fec = connection.fec and not repeats
+        form = Format.of(codec, rendition.audio_ptime_ms, bitrate_bps, fec=fec, repeats=repeats)
         if form == viewing.form:
             return
         viewing.form = form
@@ -190,8 +218,9 @@ class Distribution:
             codec=codec,
             minus=connection.minus,
             ptime_ms=rendition.audio_ptime_ms,
-            bitrate_bps=rendition.audio_bps,
-            fec=connection.fec,
+            bitrate_bps=bitrate_bps,
+            fec=fec,
+            repeats=repeats,
         )
 
     @staticmethod
@@ -214,7 +243,7 @@ class Distribution:
 
     def _release(self, key: RenditionKey) -> None:
         """Stop encoding what nobody takes."""
-        recorded = self._recorder is not None and key == RECORDED
+        recorded = self._recorder is not None and key == self._recorded
         if key in self._fanouts and not len(self._fanouts[key]) and not recorded:
             del self._fanouts[key]
             self._canvas.unwant(*key)
@@ -223,8 +252,10 @@ class Distribution:
         fanout = self._fanouts.get(key)
         if fanout is not None:
             fanout.publish(frame)
-        if self._recorder is not None and key == RECORDED:
-            self._recorder(frame)
+        if self._recorder is not None and key == self._recorded:
+            self._recorder_waits = self._recorder_waits and not frame.keyframe
+            if not self._recorder_waits:
+                self._recorder(frame)
 
 
 def _output_key(connection: Connection, output: int) -> str:

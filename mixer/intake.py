@@ -145,6 +145,7 @@ class Intake:
                 now=now,
                 ssrc=packet.ssrc,
                 level=level[0] & 0x7F if level else None,  # RFC 6464 section 3; the first bit is a guess
+                repaired=packet.repaired,
             )
 
     def saw(self, connection: Connection, frame: EncodedVideo, *, screen: bool) -> bool:

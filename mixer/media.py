@@ -42,7 +42,8 @@ class EncodedAudio:
 
     ``pts``: room clock, 48 kHz samples. ``level_dbov``: level of the frame, 0 (loudest) to 127.
     ``contributors``: CSRC and RFC 6465 level of those in it, the loudest first, at most 15; empty when this
-    packet need not name them.
+    packet need not name them. ``earlier``: what was coded before, to be sent again with this (RFC 2198): how many
+    samples earlier, and its data, oldest first; empty unless the listener's line loses.
     """
 
     codec: AudioCodec
@@ -51,3 +52,4 @@ class EncodedAudio:
     samples: int
     level_dbov: int = 127
     contributors: tuple[tuple[int, int], ...] = ()
+    earlier: tuple[tuple[int, bytes], ...] = ()

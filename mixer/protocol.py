@@ -36,7 +36,8 @@ class WorkerSettings(Message):
 
 class RosterEntry(Message):
     """One participant as control knows it. ``volume`` is linear, 1.0 = untouched; ``agc``, ``noise_suppression``:
-    what others hear of the voice is brought to an even level, is cleaned of noise.
+    what others hear of the voice is brought to an even level, is cleaned of noise. ``recorded``: false leaves voice
+    and picture out of recordings.
     """
 
     id: str
@@ -48,6 +49,7 @@ class RosterEntry(Message):
     volume: float = 1.0
     agc: bool = False
     noise_suppression: bool = False
+    recorded: bool = True
 
 
 class RecordingOrder(Message):

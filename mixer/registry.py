@@ -127,6 +127,7 @@ class Registry:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._idle_since: dict[str, float] = {}
         self._empty_since: dict[str, float] = {}
+        self._recording_since: dict[str, float] = {}  # by recording
         self._crashes: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_CRASHES))
         self._loads: dict[str, protocol.LoadChanged] = {}  # of the rooms that have a worker
         self._cpu_cores = settings.cpu_cores or float(os.cpu_count() or 1)
@@ -230,8 +231,9 @@ class Registry:
         *,
         rendition: str = "auto",
         minus: str | None = None,
+        recorded: bool = True,
     ) -> SessionCreated:
-        """Answer a WHIP or WHEP offer.
+        """Answer a WHIP or WHEP offer. ``recorded`` false: the publisher refuses to be recorded, from the first packet.
 
         Raises ``NotFound``, ``NoCapacity``, ``BadOffer``, ``UnsupportedOffer``, ``WorkerLost``. Nobody is
         admitted, and nothing that runs is touched, unless the offer could be answered.
@@ -239,12 +241,16 @@ class Registry:
         if self._draining:
             raise NoCapacity("the server is going down; another one will take you")
         if room_name not in self._rooms and self._auto_create and caller.room in {"*", room_name}:
-            return await self._offer_to_new_room(room_name, direction, caller, sdp, rendition, minus)
+            return await self._offer_to_new_room(
+                room_name, direction, caller, sdp, rendition, minus, recorded
+            )
         room = self.room(room_name)
         if len(self._sessions) >= MAX_SESSIONS:
             raise NoCapacity(f"this server carries {MAX_SESSIONS} connections at most")
         publish = direction == "whip"
         entry = self._entry_for(room, caller, publish)
+        if not recorded:
+            entry = entry.model_copy(update={"recorded": False})
         if minus is None and (publish or not caller.is_service):
             minus = entry.id
         session_id = secrets.token_urlsafe(18)
@@ -258,9 +264,7 @@ class Registry:
             protocol.Offer(
                 session=session_id,
                 publish=publish,
-                participant=known.entry().model_copy(update={"publishes": True})
-                if known and publish
-                else entry,
+                participant=entry.model_copy(update={"publishes": True}) if known and publish else entry,
                 sdp=sdp,
                 rendition=rendition,
                 minus=minus,
@@ -320,11 +324,14 @@ class Registry:
         sdp: str,
         rendition: str,
         minus: str | None,
+        recorded: bool,
     ) -> SessionCreated:
         """`rooms.auto_create`: the room comes with its first session, and not with an offer that is refused."""
         await self.create_room(RoomCreate(name=name), by=caller.sub)
         try:
-            return await self.offer(name, direction, caller, sdp, rendition=rendition, minus=minus)
+            return await self.offer(
+                name, direction, caller, sdp, rendition=rendition, minus=minus, recorded=recorded
+            )
         except MosaiqueError:
             with contextlib.suppress(NotFound):
                 if not self.room(name).participants:
@@ -515,6 +522,7 @@ class Registry:
                 await asyncio.to_thread(self._desk.set_state, order.id, "failed")
                 raise
             room.recording = order
+            self._recording_since[order.id] = asyncio.get_running_loop().time()
         self.hub.publish("recording.started", room_name, recording=order.id, by=by)
         return {"id": order.id, "state": "recording"}
 
@@ -547,6 +555,7 @@ class Registry:
         order, room.recording = room.recording, None
         if order is None:
             return
+        self._recording_since.pop(order.id, None)
         try:
             # A dead worker left its spool behind: the archiver finds and recovers it.
             with contextlib.suppress(NotFound, WorkerLost):
@@ -561,6 +570,7 @@ class Registry:
         if order is None or order.id != event.id:
             return
         room.recording = None
+        self._recording_since.pop(order.id, None)
         await asyncio.to_thread(self._desk.set_state, order.id, "incomplete")
         self.hub.publish("recording.stopped", room.name, recording=order.id, reason=event.reason)
         started = await self.start_recording(room.name, tracks=False, note=order.note, by="continuation")
@@ -691,6 +701,7 @@ class Registry:
         for participant in list(room.participants.values()):
             if participant.absent_since is not None and now - participant.absent_since > ABSENT_S:
                 await self._forget(room, participant, "did not come back")
+        await self._stop_overlong(room, now)
         if room.recording is not None and not any(s.room == room.name for s in self._sessions.values()):
             if now - self._empty_since.setdefault(room.name, now) > EMPTY_RECORDING_S:
                 await self._finish_recording(room, "the room was empty")
@@ -705,6 +716,18 @@ class Registry:
             self._idle_since.pop(room.name, None)
         elif now - self._idle_since.setdefault(room.name, now) > IDLE_S:
             await self._retire(room)
+
+    async def _stop_overlong(self, room: Room, now: float) -> None:
+        """Pauses count: what is forgotten is often paused. With the room's setting a new recording begins at once."""
+        if room.recording is None:
+            return
+        since = self._recording_since.setdefault(room.recording.id, now)
+        if now - since > 60 * room.max_recording_minutes:
+            await self._finish_recording(
+                room, f"{room.max_recording_minutes} minutes are the longest in this room"
+            )
+            if any(s.room == room.name and s.publish for s in self._sessions.values()):
+                await self._record_if_set(room)
 
     async def _retire(self, room: Room) -> None:
         async with self._locks[room.name]:

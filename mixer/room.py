@@ -23,6 +23,8 @@ ROOM_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # A label of a host name: the same name works in `sip:ROOM@host` and in a URL without any escaping.
 
 LAYOUT_HISTORY: Final = 100  # versions kept for rollback; older ones are in the recordings' timelines
+MAX_RECORDING_MINUTES: Final = 24 * 60  # of the limit that a room may set
+RECORDING_MINUTES: Final = 12 * 60  # without one: a forgotten recording ends before the night is over
 MAX_NAME: Final = 80  # characters of a display name; what fits a full-width name plate at its smallest size
 
 
@@ -45,7 +47,8 @@ class RoomCreate(_Body):
     layout: LayoutBody = Field(default_factory=LayoutBody)
     pin: str | None = Field(default=None, pattern=r"^[0-9]{4,12}$")
     moderator_pin: str | None = Field(default=None, pattern=r"^[0-9]{4,12}$")
-    record: bool = False
+    record: bool = Field(default=False, description="Record from the first publisher on.")
+    max_recording_minutes: int = Field(default=RECORDING_MINUTES, ge=1, le=MAX_RECORDING_MINUTES)
     language: Literal["fr", "en", "de", "nl"] = "en"
     max_participants: int = Field(default=100, ge=1, le=1000)
 
@@ -56,6 +59,7 @@ class RoomPatch(_Body):
     pin: str | None = Field(default=None, pattern=r"^[0-9]{4,12}$")
     moderator_pin: str | None = Field(default=None, pattern=r"^[0-9]{4,12}$")
     record: bool | None = None
+    max_recording_minutes: int | None = Field(default=None, ge=1, le=MAX_RECORDING_MINUTES)
     language: Literal["fr", "en", "de", "nl"] | None = None
     max_participants: int | None = Field(default=None, ge=1, le=1000)
 
@@ -64,6 +68,8 @@ class ParticipantPatch(_Body):
     """Body of ``PATCH …/participants/{id}``. ``volume`` is linear: 0 is silence, 1 untouched, 4 is +12 dB.
 
     ``agc`` brings a voice to an even level, ``noise_suppression`` takes the noise out of it, for all who hear it.
+    ``recorded``: false keeps voice and pictures out of recordings, from that instant on, not out of the room.
+    Anybody who may change a participant may set it to false, only the person themself (or the admin token) to true.
     """
 
     muted: bool | None = None
@@ -73,6 +79,7 @@ class ParticipantPatch(_Body):
     hand: bool | None = None
     agc: bool | None = None
     noise_suppression: bool | None = None
+    recorded: bool | None = None
 
     _name_is_printable = field_validator("name")(_printable)
 
@@ -98,6 +105,7 @@ class Participant:
     hand: bool = False
     agc: bool = False
     noise_suppression: bool = False
+    recorded: bool = True
     absent_since: float | None = None
 
     def public(self) -> dict[str, Any]:
@@ -113,6 +121,7 @@ class Participant:
             "hand": self.hand,
             "agc": self.agc,
             "noise_suppression": self.noise_suppression,
+            "recorded": self.recorded,
             "joined_at": self.joined_at.isoformat(),
         }
 
@@ -128,6 +137,7 @@ class Participant:
             volume=self.volume,
             agc=self.agc,
             noise_suppression=self.noise_suppression,
+            recorded=self.recorded,
         )
 
 
@@ -160,6 +170,7 @@ class Room:
     pin: str | None = None
     moderator_pin: str | None = None
     record: bool = False
+    max_recording_minutes: int = RECORDING_MINUTES
     language: str = "en"
     max_participants: int = 100
     participants: dict[str, Participant] = field(default_factory=dict)
@@ -177,6 +188,7 @@ class Room:
             pin=body.pin,
             moderator_pin=body.moderator_pin,
             record=body.record,
+            max_recording_minutes=body.max_recording_minutes,
             language=body.language,
             max_participants=body.max_participants,
         )
@@ -219,6 +231,7 @@ class Room:
         known = self.participants.get(entry.id)
         if known is not None:
             known.publishes = known.publishes or entry.publishes
+            known.recorded = known.recorded and entry.recorded
             known.role = role
             known.absent_since = None
             return known, False
@@ -231,6 +244,7 @@ class Room:
             role=role,
             joined_at=now,
             publishes=entry.publishes,
+            recorded=entry.recorded,
         )
         self.participants[entry.id] = participant
         return participant, True
@@ -268,6 +282,7 @@ class Room:
             "created_at": self.created_at.isoformat(),
             "language": self.language,
             "record": self.record,
+            "max_recording_minutes": self.max_recording_minutes,
             "has_pin": self.pin is not None,
             "has_moderator_pin": self.moderator_pin is not None,
             "max_participants": self.max_participants,

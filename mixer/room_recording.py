@@ -35,6 +35,18 @@ class RoomRecording:
         self._pts = pts
         self._loop = asyncio.get_running_loop()
         self._tap: RecorderTap | None = None
+        self._left_out: frozenset[str] = frozenset()
+
+    @property
+    def live(self) -> bool:
+        """Whether a recording is being made, or paused."""
+        return self._tap is not None
+
+    def leave_out(self, participants: frozenset[str]) -> None:
+        """Who must be neither heard nor seen in this recording and the next, from this instant on."""
+        self._left_out = participants
+        self._bridge.leave_out_of_recording(participants)
+        self._distribution.record_apart(bool(participants))
 
     async def start(self, order: protocol.RecordingOrder, introduce: Callable[[], None]) -> None:
         """Open the spool and record from the next keyframe on. ``introduce`` notes how things stand now.
@@ -60,7 +72,7 @@ class RoomRecording:
             tap.pause(self._pts())
         introduce()
         self._bridge.set_recorder(tap.audio)
-        self._distribution.record(tap.video)
+        self._distribution.record(tap.video, apart=bool(self._left_out))
 
     async def carry_on(self, order: protocol.RecordingOrder, introduce: Callable[[], None]) -> None:
         """Go on where a lost worker stopped; a spool that cannot be continued must not keep the room away."""

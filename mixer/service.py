@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,14 +18,18 @@ import structlog
 from aiohttp import web
 
 from mixer import protocol
-from mixer.config import Settings
+from mixer.config import ArchiveSettings, Settings
 from mixer.errors import AlreadyRecording, NoCapacity
+from mixer.events import EventHub
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
+from mixer.priority import lower
 from mixer.registry import DeskState, Registry
 from recording.archive import Archive
 from recording.errors import RecordingLive, WrongState
-from recording.index import Index
+from recording.holdings import Holdings
+from recording.keeper import Keeper, Policy
+from recording.rows import RecordingInfo
 from recording.stores import open_store
 
 log = structlog.get_logger(__name__)
@@ -33,6 +38,9 @@ DRAIN_S: Final = 10.0  # contract section 1: SIGTERM to exit
 ROOMS_DRAIN_S: Final = 4.0  # of the ten: sealing the spools; then the archiver gets what is left
 ARCHIVER_DRAIN_S: Final = 4.0
 ARCHIVER_RESTART_S: Final = 1.0
+KEEPER_DRAIN_S: Final = 3.0  # it copies the audit log once more; what it does not get to, the next start does
+KEEPER_EVERY_S: Final = 1.0
+KEEPER_NICE: Final = 15  # nobody waits for it
 
 
 class ArchiveDesk:
@@ -112,6 +120,49 @@ class ArchiverProcess:
             await self._spawn()
 
 
+class KeeperThread:
+    """The archive's keeper in a thread of its own, below everything that somebody waits for."""
+
+    def __init__(self, holdings: Holdings, settings: ArchiveSettings, hub: EventHub) -> None:
+        policy = Policy(
+            retention_days=settings.retention_days,
+            room_retention_days=settings.retention_by_room,
+            delete_expired=settings.delete_expired,
+            fixity_days=settings.fixity_days,
+            fixity_bytes_s=settings.fixity_mb_s * 1e6,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._hub = hub
+        self._keeper = Keeper(
+            holdings.custody, holdings.audit, holdings.store, holdings.index, policy, damaged=self._damaged
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="archive keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start it."""
+        self._thread.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """End it; a check in its middle is given up. A store that does not answer is not waited for."""
+        self._stop.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, grace_s)
+
+    def _run(self) -> None:
+        lower(KEEPER_NICE)
+        while not self._stop.wait(KEEPER_EVERY_S):
+            self._keeper.step(self._stop)
+        self._keeper.close()
+
+    def _damaged(self, info: RecordingInfo) -> None:
+        files = list(info.damaged)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server is gone
+            self._loop.call_soon_threadsafe(
+                lambda: self._hub.publish("recording.damaged", info.room, recording=info.id, files=files)
+            )
+
+
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     """The whole service, up: yields the base URLs it listens on, drains at the end.
@@ -119,13 +170,11 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
     data = settings.data_dir
-    index_path = data / "index.sqlite"
-    index = Index(index_path)
-    archive = Archive(data / "spool", open_store(settings.archive.url), index)
+    holdings = Holdings.open(data, open_store(settings.archive.url), mode=settings.archive.retention_mode)
     host = ProcessHost()
     registry = Registry(
         host,
-        ArchiveDesk(archive),
+        ArchiveDesk(holdings.archive),
         protocol.WorkerSettings(
             host=settings.media.host,
             public_ip=settings.media.public_ip,
@@ -137,19 +186,21 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
     )
-    archiver = ArchiverProcess(data / "spool", settings.archive.url, index_path)
-    runner = web.AppRunner(build_app(registry, archive, settings), access_log=None, shutdown_timeout=1.0)
+    archiver = ArchiverProcess(data / "spool", settings.archive.url, data / "index.sqlite")
+    keeper = KeeperThread(holdings, settings.archive, registry.hub)
+    runner = web.AppRunner(build_app(registry, holdings, settings), access_log=None, shutdown_timeout=1.0)
     try:
         await host.start()
         await registry.start()
         await archiver.start()
+        keeper.start()
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
-        await archiver.stop(ARCHIVER_DRAIN_S)
-        index.close()
+        await asyncio.gather(archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S))
+        holdings.close()
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> list[str]:

@@ -57,6 +57,7 @@ class Session:
         self._roster: dict[str, RosterEntry] = {}
         self._connections: dict[str, Connection] = {}
         self._speaker: str | None = None
+        self._recorded_speaker: str | None = None  # the last one who may be recorded
         self._speaking: tuple[str, ...] = ()
         self._seen: list[Tile] = []  # tiles with a picture that moves
         self._bridge = AudioBridge()
@@ -139,6 +140,7 @@ class Session:
                 await self._recording.start(command.recording, self._introduce)
             case protocol.ChangeRecording():
                 await self._recording.change(command.id, command.state)
+                self._rearrange()
             case protocol.Drain():
                 await self.stop(command.reason)
 
@@ -181,12 +183,15 @@ class Session:
     def _publish(self, connection: Connection) -> None:
         """From now on this connection is the participant's voice and picture."""
         entry = connection.participant
-        entry = self._roster.get(entry.id, entry).model_copy(update={"publishes": True})
+        known = self._roster.get(entry.id, entry)
+        entry = known.model_copy(update={"publishes": True, "recorded": known.recorded and entry.recorded})
         is_new = entry.id not in self._roster
         self._roster[entry.id] = entry
         self._intake.add(entry, connection)
         if is_new:
             self._note("join", participant=entry.id, name=entry.name)
+        if not entry.recorded:
+            self._note("notice", name="not recorded", participant=entry.id)
         self._rearrange()
 
     def _set_participant(self, entry: RosterEntry) -> None:
@@ -200,6 +205,10 @@ class Session:
         self._intake.change(entry)
         if before.muted != entry.muted:
             self._note("mute" if entry.muted else "unmute", participant=entry.id)
+        if not entry.recorded and self._recorded_speaker == entry.id:
+            self._recorded_speaker = None
+        if before.recorded != entry.recorded:
+            self._note("notice", name="recorded" if entry.recorded else "not recorded", participant=entry.id)
         self._rearrange()
 
     async def _remove_participant(self, participant: str) -> None:
@@ -242,8 +251,22 @@ class Session:
         tiles = arrange(self._held, sources, self._speaker)
         self._canvas.set_arrangement(self._layout_version, self._held, tiles, sources)
         moving = {source.id for source in sources if source.has_video}
-        self._seen = [tile for tile in tiles if tile.participant in moving]
+        recorded = self._arrange_recorded(sources)
+        self._seen = [tile for tile in (*tiles, *recorded) if tile.participant in moving]
         self._ask_senders()
+
+    def _arrange_recorded(self, sources: list[Source]) -> tuple[Tile, ...]:
+        """What is recorded, where that is another picture than the room's: without those who refuse."""
+        refused = frozenset(entry.id for entry in self._roster.values() if not entry.recorded)
+        tiles: tuple[Tile, ...] | None = None
+        if refused and self._recording.live:
+            willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
+            tiles = arrange(self._held, willing, self._recorded_speaker)
+            self._canvas.set_apart(self._held, tiles, willing)
+        self._recording.leave_out(refused)
+        if tiles is None:
+            self._canvas.set_apart(self._held, None)
+        return tiles or ()
 
     def _ask_senders(self) -> None:
         """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
@@ -316,10 +339,13 @@ class Session:
         for entry in self._roster.values():
             if entry.publishes:
                 self._note("join", participant=entry.id, name=entry.name)
+            if not entry.recorded:
+                self._note("notice", name="not recorded", participant=entry.id)
         self._note("layout", version=self._layout_version)
         self._note("notice", name="recording")
-        if self._speaker is not None:
+        if self._speaker is not None and self._speaker == self._recorded_speaker:
             self._note("speaker", participant=self._speaker)
+        self._rearrange()
 
     def _note(self, event: str, /, **fields: Any) -> None:
         self._recording.note(event, **fields)
@@ -371,7 +397,9 @@ class Session:
         if speaker != self._speaker:
             self._speaker = speaker
             self._canvas.set_speaker(speaker)
-            if speaker is not None:
+            entry = self._roster.get(speaker or "")
+            if speaker is not None and entry is not None and entry.recorded:
+                self._recorded_speaker = speaker
                 self._note("speaker", participant=speaker)
             self._rearrange()
         self._speaking = speaking

@@ -1,4 +1,5 @@
 """The archive as the HTTP API sees it: start a recording, find it, read it, verify it, take it away as a bag.
+What is decided about a recording after that (hold, retention, deletion) is `recording.custody`.
 
 Every method blocks on disk or store; call them from a thread (``asyncio.to_thread``). Iterators that they
 return block too, a chunk at a time.
@@ -7,32 +8,30 @@ return block too, a chunk at a time.
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import Final
 
 import structlog
 from pydantic import ValidationError
 from ulid import ULID
 
 from recording import package
+from recording.bag import zip_bag
 from recording.durable import make_folder
 from recording.errors import FixityError, ObjectMissing, RecordingMissing, UnsafePath, WrongState
-from recording.index import Index, Page, RecordingInfo, State
-from recording.keys import from_rfc3339, package_key, rfc3339, safe_key
+from recording.fixity import Progress, Verification, check_package, no_progress
+from recording.index import Index
+from recording.keys import package_key, rfc3339, safe_key
 from recording.package import Description, Seal, SealedFile
+from recording.rows import Page, Query, RecordingInfo, State
 from recording.store import ObjectStore, object_sha256, read_object
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _log = structlog.get_logger(__name__)
 
@@ -69,26 +68,15 @@ class StoredFile:
         """Strong (RFC 9110 section 8.8.3), quotes included: the content's digest."""
         return f'"{self.sha256}"'
 
+    def link(self, ttl_s: int, filename: str) -> str | None:
+        """A link that reads the file for ``ttl_s`` seconds without a token; None where the store gives none."""
+        return self._store.presign(self._key, ttl_s, filename=filename, media_type=self.media_type)
+
     def read(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Bytes ``start`` to ``end`` (exclusive), in chunks. Raises ObjectMissing, StoreError. Close it to
         stop early.
         """
         return self._store.open_range(self._key, start, end)
-
-
-class FileCheck(TypedDict):
-    """One file's verdict: ``sha256`` is what it should be."""
-
-    path: str
-    sha256: str
-    ok: bool
-
-
-class Verification(TypedDict):
-    """All files' verdicts; ``ok`` when every one is."""
-
-    ok: bool
-    files: list[FileCheck]
 
 
 class Archive:
@@ -148,19 +136,9 @@ class Archive:
         """Raises RecordingMissing."""
         return self._index.get(identifier)
 
-    def search(
-        self,
-        *,
-        room: str | None = None,
-        from_: str | None = None,
-        to: str | None = None,
-        q: str | None = None,
-        state: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
+    def search(self, query: Query) -> Page:
         """See `recording.index.Index.search`."""
-        return self._index.search(room=room, from_=from_, to=to, q=q, state=state, cursor=cursor, limit=limit)
+        return self._index.search(query)
 
     def set_state(self, identifier: str, state: State, reason: str | None = None) -> RecordingInfo:
         """Note that a recording was paused, resumed (``recording``) or stopped (``sealing``), or that its
@@ -190,25 +168,29 @@ class Archive:
         """All files of the package, ``recording.json`` last. Raises RecordingMissing, WrongState."""
         return self._files(self._archived(identifier))
 
-    def verify(self, identifier: str, progress: Callable[[str], None] = lambda _: None) -> Verification:
-        """Read every byte again from the store and compare. A missing file, and one that nobody sealed, is
-        not ok.
-
-        ``progress`` hears each path before it is read. Raises RecordingMissing, WrongState, StoreError.
-        """
+    def seal(self, identifier: str) -> Seal | None:
+        """The sealed description; None when the store gives back another one, or none. Raises WrongState."""
         info = self._archived(identifier)
-        present = {item.key.removeprefix(info.key) for item in self._store.list(info.key)}
-        checks: list[FileCheck] = []
-        for path, sha256 in self._expected(info).items():
-            progress(path)
-            try:
-                ok = object_sha256(self._store, info.key + path) == sha256
-            except ObjectMissing:
-                ok = False
-            checks.append(FileCheck(path=path, sha256=sha256, ok=ok))
-        strangers = sorted(present - {check["path"] for check in checks})
-        checks += [FileCheck(path=path, sha256="", ok=False) for path in strangers]
-        return Verification(ok=all(check["ok"] for check in checks), files=checks)
+        try:
+            return self._seal(info)[0]
+        except (FixityError, ObjectMissing):
+            return None
+
+    def verify(self, identifier: str, progress: Progress = no_progress) -> Verification:
+        """Read every byte again from the store and compare. A missing
+        file, and one that nobody sealed, is not ok. Raises RecordingMissing, WrongState, StoreError, and what
+        ``progress`` raises."""
+        info = self._archived(identifier)
+        return check_package(self._store, info.key, self._expected(info), progress)
+
+    def inventory(self, info: RecordingInfo) -> tuple[SealedFile, ...]:
+        """What there is, or should be, of a package in any state; sizes of what is there, from the store."""
+        sizes = {item.key.removeprefix(info.key): item.size for item in self._store.list(info.key)}
+        return tuple(
+            SealedFile(path=path, size=sizes.get(path, 0), sha256=sha256)
+            for path, sha256 in self._expected(info).items()
+            if sha256
+        )
 
     def bag(self, identifier: str) -> Iterator[bytes]:
         """The package as a BagIt bag in a ZIP (stored, ZIP64, one folder named by the id), made while it is
@@ -217,10 +199,11 @@ class Archive:
         Raises RecordingMissing, WrongState before the first byte.
         """
         info = self._archived(identifier)
-        return _zip(self._store, info, self._files(info))
+        return zip_bag(self._store, info, self._files(info))
 
-    def reindex(self) -> int:
-        """Make rows again from every ``recording.json`` in the store; returns how many there were."""
+    def reindex(self, progress: Callable[[], object] = lambda: None) -> int:
+        """Make rows again from every ``recording.json`` in the store; returns how many there were. What the ledgers
+        say comes after that: see `recording.custody.Custody.reindex`."""
         count = 0
         for item in self._store.list():
             if item.key.endswith("/" + package.SEAL):
@@ -233,6 +216,7 @@ class Archive:
                 if seal.key + package.SEAL == item.key:
                     self._index.archived(seal, hashlib.sha256(body).hexdigest())
                     count += 1
+                    progress()
         return count
 
     def _archived(self, identifier: str) -> RecordingInfo:
@@ -271,40 +255,6 @@ class Archive:
             with suppress(ObjectMissing):  # the one file that nothing but the seal vouches for
                 expected[package.TAG_MANIFEST] = object_sha256(self._store, info.key + package.TAG_MANIFEST)
         return {**expected, package.SEAL: info.seal_sha256 or ""}
-
-
-class _Pipe(io.RawIOBase):
-    """What `zipfile` writes to: not seekable, and emptied after each write."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Buffer) -> int:
-        part = bytes(data)
-        self._parts.append(part)
-        return len(part)
-
-    def take(self) -> bytes:
-        taken = b"".join(self._parts)
-        self._parts.clear()
-        return taken
-
-
-def _zip(store: ObjectStore, info: RecordingInfo, files: Sequence[SealedFile]) -> Iterator[bytes]:
-    pipe = _Pipe()
-    moment = datetime.fromtimestamp(from_rfc3339(info.ended or info.created), UTC).timetuple()[:6]
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED, allowZip64=True) as bag:
-        for file in files:
-            entry = zipfile.ZipInfo(f"{info.id}/{file.path}", date_time=moment)
-            entry.external_attr = 0o644 << 16
-            with bag.open(entry, "w", force_zip64=True) as out:
-                for chunk in store.open_range(info.key + file.path):
-                    out.write(chunk)
-                    yield pipe.take()
-    yield pipe.take()
 
 
 def _software() -> str:

@@ -47,7 +47,7 @@ from recording.errors import (
 from recording.index import Index
 from recording.keys import recording_id
 from recording.package import Description, Seal
-from recording.recovery import recover
+from recording.recovery import recover, with_loudness
 from recording.store import ObjectStore, object_sha256, read_object
 from recording.stores import open_store
 
@@ -190,7 +190,7 @@ class Archiver:
         self._index.closed(description.id, summary)
         self._advance(description.id, "sealing")
         self._checkpoint("seal")
-        seal = package.seal(directory, description, summary)
+        seal = package.seal(directory, description, with_loudness(directory, summary))
         for file in seal.files:
             self._checkpoint(f"put {file.path}")
             self._put(directory / file.path, description.key + file.path, file.sha256)

@@ -1,31 +1,42 @@
-"""The index of all recordings: SQLite, shared by the control process and the archiver.
+"""The index of all recordings: SQLite, shared by the control process, the archiver and the command.
 
 The archive itself is the truth: every row of an archived recording can be made again from its
-``recording.json``. States change only along `TRANSITIONS`. Methods block, for milliseconds, and may be called
-from any thread.
+``recording.json`` and its ledger. States change only along `TRANSITIONS`. Methods block, for milliseconds, and may be
+called from any thread.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from recording.durable import make_folder
-from recording.errors import BadQuery, RecordingLive, RecordingMissing, UnsafePath, WrongState
-from recording.keys import from_rfc3339, recording_id, rfc3339
-from recording.package import Description, Seal, Stay, Summary
+from recording.errors import RecordingLive, RecordingMissing, UnsafePath, WrongState
+from recording.keys import recording_id
+from recording.ledger import Standing
+from recording.package import Description, Seal, Summary
+from recording.rows import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    DeletionInfo,
+    HoldInfo,
+    Page,
+    Query,
+    RecordingInfo,
+    State,
+    milliseconds,
+    read_row,
+    rowid_of,
+    texts,
+)
 
-State = Literal["recording", "paused", "sealing", "archived", "incomplete", "failed", "deleted"]
-STATES: Final[tuple[State, ...]] = get_args(State)
 LIVE: Final[tuple[State, ...]] = ("recording", "paused")
 UNSETTLED: Final[tuple[State, ...]] = ("recording", "paused", "incomplete", "sealing")
 
@@ -42,81 +53,15 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     "deleted": frozenset(),
 }
 
-MAX_LIMIT: Final = 200
 _BUSY_TIMEOUT_S: Final = 10.0  # writers wait for each other; a transaction here takes milliseconds
-_WORD: Final = re.compile(r"\w+")
-
-_SCHEMA: Final = """
-CREATE TABLE recordings (
-    rowid INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    room TEXT NOT NULL,
-    key TEXT NOT NULL,
-    state TEXT NOT NULL,
-    created TEXT NOT NULL,
-    started TEXT NOT NULL,
-    started_ms INTEGER NOT NULL,
-    ended TEXT,
-    duration_s REAL,
-    size INTEGER,
-    sha256 TEXT,
-    complete INTEGER,
-    reason TEXT NOT NULL DEFAULT '',
-    note TEXT NOT NULL,
-    tracks INTEGER NOT NULL,
-    language TEXT NOT NULL,
-    software TEXT NOT NULL,
-    participants TEXT NOT NULL DEFAULT '[]',
-    seal_sha256 TEXT
-) STRICT;
-CREATE UNIQUE INDEX one_live_recording_a_room ON recordings(room) WHERE state IN ('recording', 'paused');
-CREATE INDEX recordings_by_room ON recordings(room, id);
-CREATE INDEX recordings_by_state ON recordings(state, id);
-CREATE INDEX recordings_by_start ON recordings(started_ms);
-CREATE VIRTUAL TABLE recordings_text USING fts5(
-    text, tokenize='unicode61 remove_diacritics 2', prefix='2 3'
-);
-PRAGMA user_version = 1;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingInfo:
-    """One row: a recording as it is known now. Times are RFC 3339; what is not known yet is None."""
-
-    id: str
-    room: str
-    key: str
-    state: State
-    created: str
-    started: str
-    ended: str | None
-    duration_s: float | None
-    size: int | None
-    sha256: str | None
-    complete: bool | None
-    reason: str
-    note: str
-    tracks: bool
-    language: str
-    software: str
-    participants: tuple[Stay, ...]
-    seal_sha256: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of search results, newest first; ``cursor`` asks for the next one, None when there is none."""
-
-    recordings: tuple[RecordingInfo, ...]
-    cursor: str | None
 
 
 class Index:
     """The index in the file ``path``, made when it is not there. Close it when done."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
         make_folder(path.parent)
+        self._wall = wall
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(
             path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -129,9 +74,8 @@ class Index:
         path.chmod(0o600)
         with self._transaction() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.strip().split(";\n"):
-                    db.execute(statement)
+            if version != SCHEMA_VERSION:
+                _migrate(db, version)
 
     def close(self) -> None:
         """Close the file."""
@@ -168,7 +112,7 @@ class Index:
             row = self._connection.execute("SELECT * FROM recordings WHERE id = ?", (identifier,)).fetchone()
         if row is None:
             raise RecordingMissing(f"there is no recording {identifier}")
-        return _info(row)
+        return read_row(row)
 
     def set_state(self, identifier: str, state: State, reason: str | None = None) -> RecordingInfo:
         """Move along `TRANSITIONS`; the state it has already is no error. Raises WrongState,
@@ -182,6 +126,7 @@ class Index:
                 if state in LIVE:
                     self._require_no_other_live(db, info)
                 db.execute("UPDATE recordings SET state = ? WHERE id = ?", (state, info.id))
+                self._write_texts(db, info.id)
             if reason is not None:
                 db.execute("UPDATE recordings SET reason = ? WHERE id = ?", (reason, info.id))
         return self.get(identifier)
@@ -193,82 +138,153 @@ class Index:
                 "UPDATE recordings SET started = ?, started_ms = ?, ended = ?, duration_s = ?, size = ?, sha256 = ?,"
                 " complete = ?, reason = ? WHERE id = ?",
                 (
-                    summary.started, _milliseconds(summary.started), summary.ended, summary.duration_s, summary.size,
+                    summary.started, milliseconds(summary.started), summary.ended, summary.duration_s, summary.size,
                     summary.sha256, summary.complete, summary.reason, identifier,
                 ),
             )  # fmt: skip
 
     def archived(self, seal: Seal, seal_sha256: str) -> None:
-        """What ``recording.json`` says, whatever the index believed; makes the row when there is none."""
+        """What ``recording.json`` says, whatever the index believed; makes the row when there is none. A deleted
+        recording stays deleted."""
         participants = json.dumps([stay.model_dump() for stay in seal.participants])
         with self._transaction() as db:
-            known = db.execute("SELECT 1 FROM recordings WHERE id = ?", (seal.id,)).fetchone()
+            known = db.execute("SELECT state FROM recordings WHERE id = ?", (seal.id,)).fetchone()
             if known is None:
                 fields = seal.model_dump(include=set(Description.model_fields) - {"tracks"})
                 self._insert(db, Description(**fields), "sealing")
+            elif known["state"] == "deleted":
+                return
             db.execute(
                 "UPDATE recordings SET state = 'archived', started = ?, started_ms = ?, ended = ?, duration_s = ?,"
-                " size = ?, sha256 = ?, complete = ?, reason = ?, participants = ?, seal_sha256 = ? WHERE id = ?",
+                " size = ?, sha256 = ?, complete = ?, reason = ?, participants = ?, seal_sha256 = ?,"
+                " checked_ms = max(checked_ms, ?) WHERE id = ?",
                 (
-                    seal.started, _milliseconds(seal.started), seal.ended, seal.duration_s, seal.size, seal.sha256,
-                    seal.complete, seal.reason, participants, seal_sha256, seal.id,
+                    seal.started, milliseconds(seal.started), seal.ended, seal.duration_s, seal.size, seal.sha256,
+                    seal.complete, seal.reason, participants, seal_sha256,
+                    milliseconds(seal.ended),  # what is archived has been read back
+                    seal.id,
                 ),
             )  # fmt: skip
-            db.execute(
-                "UPDATE recordings_text SET text = ? WHERE rowid = (SELECT rowid FROM recordings WHERE id = ?)",
-                (_text(seal.id, seal.room, seal.note, *(stay.name for stay in seal.participants)), seal.id),
+            self._write_texts(db, seal.id)
+
+    def stand(self, identifier: str, standing: Standing) -> RecordingInfo:
+        """What the recording's ledger says. An older fold than the one that is known changes nothing."""
+        hold, deletion = standing.hold, standing.deletion
+        fields: dict[str, Any] = {
+            "hold": None if hold is None else _json(HoldInfo(hold.time, hold.by, hold.reason)),
+            "retention": standing.until,
+            "retention_ms": None if standing.until is None else milliseconds(standing.until),
+            "retained": standing.retained,
+            "damaged": json.dumps(standing.damaged),
+            "ledger": standing.number,
+        }
+        if standing.checked is not None:
+            fields |= {"checked": standing.checked, "checked_ms": milliseconds(standing.checked)}
+        if standing.note is not None:
+            fields["note"] = standing.note
+        if deletion is not None:
+            gone = DeletionInfo(deletion.time, deletion.by, deletion.reason)
+            fields |= {"state": "deleted", "participants": "[]", "deleted": _json(gone), "purge": 1}
+        with self._transaction() as db:
+            info = self.get(identifier)
+            terms = (fields["hold"] is None, fields["retention"])
+            if terms != (info.hold is None, info.retention):
+                fields["bound"] = 0
+            sets = ", ".join(f"{name} = ?" for name in fields)
+            changed = db.execute(
+                f"UPDATE recordings SET {sets} WHERE id = ? AND ledger < ?",  # noqa: S608 - names above
+                (*fields.values(), info.id, standing.number),
             )
+            if changed.rowcount:
+                self._write_texts(db, info.id)
+        return self.get(identifier)
+
+    def spoilt(self, identifier: str, damaged: Sequence[str], checked: str) -> RecordingInfo:
+        """What a check found that no ledger can hold any more, because the ledger itself is spoilt."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE recordings SET damaged = ?, checked = ?, checked_ms = ? WHERE id = ?",
+                (json.dumps(list(damaged)), checked, milliseconds(checked), identifier),
+            )
+        return self.get(identifier)
+
+    def bury(self, description: Description, standing: Standing) -> None:
+        """The row of a recording of which only the tombstone is left; made when there is none."""
+        with self._transaction() as db:
+            if db.execute("SELECT 1 FROM recordings WHERE id = ?", (description.id,)).fetchone() is None:
+                self._insert(db, description, "failed")
+            gone = standing.deletion
+            if gone is not None:
+                db.execute(
+                    "UPDATE recordings SET started = ?, started_ms = ?, ended = ?, duration_s = ?, size = ?"
+                    " WHERE id = ?",
+                    (gone.started, milliseconds(gone.started), gone.ended, gone.duration_s, gone.size, gone.recording),
+                )  # fmt: skip
+        self.stand(description.id, standing)
+
+    def purged(self, identifier: str) -> None:
+        """All objects of a deleted recording are gone from the store."""
+        with self._transaction() as db:
+            db.execute("UPDATE recordings SET purge = 0 WHERE id = ? AND state = 'deleted'", (identifier,))
+
+    def to_purge(self, limit: int = 100) -> list[RecordingInfo]:
+        """Deleted recordings of which the store may still hold objects."""
+        return self._select("purge ORDER BY rowid LIMIT ?", limit)
+
+    def bound(self, identifier: str) -> None:
+        """The store's own locks say what the ledger says."""
+        with self._transaction() as db:
+            db.execute("UPDATE recordings SET bound = 1 WHERE id = ?", (identifier,))
+
+    def to_bind(self, limit: int = 100) -> list[RecordingInfo]:
+        """Archived recordings whose hold or retention the store's own locks don't know of yet."""
+        return self._select("state = 'archived' AND NOT bound ORDER BY rowid LIMIT ?", limit)
+
+    def to_retain(self, limit: int = 100) -> list[RecordingInfo]:
+        """Archived recordings about whose retention nobody has decided."""
+        return self._select("state = 'archived' AND NOT retained ORDER BY rowid LIMIT ?", limit)
+
+    def to_check(self, before_s: float) -> RecordingInfo | None:
+        """Of the archived recordings that were last read before ``before_s`` (Unix time), the one that has waited
+        longest."""
+        found = self._select(
+            "state = 'archived' AND checked_ms < ? ORDER BY checked_ms LIMIT 1", round(before_s * 1000)
+        )
+        return found[0] if found else None
+
+    def count(self) -> int:
+        """How many recordings there are, deleted ones included."""
+        with self._lock:
+            (count,) = self._connection.execute("SELECT count(*) FROM recordings").fetchone()
+        return int(count)
+
+    def count_damaged(self) -> int:
+        """How many archived recordings have a file that is not as it was sealed."""
+        with self._lock:
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM recordings WHERE damaged <> '[]'"
+            ).fetchone()
+        return int(count)
 
     def unsettled(self) -> list[RecordingInfo]:
         """All recordings that a process has still to bring to an end."""
         marks = ", ".join("?" * len(UNSETTLED))
+        return self._select(f"state IN ({marks}) ORDER BY id", *UNSETTLED)
+
+    def search(self, query: Query) -> Page:
+        """Recordings, newest first. Raises BadQuery, naming the argument."""
+        statement, values = query.sql(round(self._wall() * 1000))
+        with self._lock:
+            rows = self._connection.execute(statement, values).fetchall()
+        return query.page(rows)
+
+    def _select(self, condition: str, *values: str | int) -> list[RecordingInfo]:
         with self._lock:
             rows = self._connection.execute(
-                f"SELECT * FROM recordings WHERE state IN ({marks}) ORDER BY id",  # noqa: S608 - question marks only
-                UNSETTLED,
+                f"SELECT * FROM recordings WHERE {condition}",  # noqa: S608 - texts of this module
+                values,
             ).fetchall()
-        return [_info(row) for row in rows]
-
-    def search(
-        self,
-        *,
-        room: str | None = None,
-        from_: str | None = None,
-        to: str | None = None,
-        q: str | None = None,
-        state: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        """Recordings, newest first. ``from_`` (inclusive), ``to`` (exclusive): RFC 3339, by the start of the
-        recording. ``q``: every word begins a word of the note, the room, a participant's name or the id; case
-        and accents don't count. Raises BadQuery, naming the argument.
-        """
-        if not 1 <= limit <= MAX_LIMIT:
-            raise BadQuery("limit", f"limit is between 1 and {MAX_LIMIT}")
-        where: list[tuple[str, str | int]] = []
-        if room is not None:
-            where.append(("room = ?", room))
-        if from_ is not None:
-            where.append(("started_ms >= ?", _moment("from", from_)))
-        if to is not None:
-            where.append(("started_ms < ?", _moment("to", to)))
-        if state is not None:
-            if state not in STATES:
-                raise BadQuery("state", f"state is one of {', '.join(STATES)}")
-            where.append(("state = ?", state))
-        if q is not None and (match := _match(q)):
-            where.append(
-                ("rowid IN (SELECT rowid FROM recordings_text WHERE recordings_text MATCH ?)", match)
-            )
-        if cursor is not None:
-            where.append(("id < ?", _read_cursor(cursor)))
-        conditions = " AND ".join(condition for condition, _ in where) or "1"
-        sql = f"SELECT * FROM recordings WHERE {conditions} ORDER BY id DESC LIMIT ?"  # noqa: S608 - texts above
-        with self._lock:
-            rows = self._connection.execute(sql, (*(value for _, value in where), limit + 1)).fetchall()
-        found = tuple(_info(row) for row in rows[:limit])
-        return Page(found, _write_cursor(found[-1].id) if len(rows) > limit else None)
+        return [read_row(row) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -286,18 +302,26 @@ class Index:
             self._connection.execute("COMMIT")
 
     def _insert(self, db: sqlite3.Connection, description: Description, state: State) -> None:
-        cursor = db.execute(
-            "INSERT INTO recordings (id, room, key, state, created, started, started_ms, note, tracks, language,"
-            " software) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rowid = rowid_of(description.id)
+        while db.execute("SELECT 1 FROM recordings WHERE rowid = ?", (rowid,)).fetchone() is not None:
+            rowid += 1
+        created_ms = milliseconds(description.created)
+        db.execute(
+            "INSERT INTO recordings (rowid, id, room, key, state, created, started, started_ms, checked_ms, note,"
+            " tracks, language, software) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                description.id, description.room, description.key, state, description.created, description.created,
-                _milliseconds(description.created), description.note, description.tracks, description.language,
-                description.software,
+                rowid, description.id, description.room, description.key, state, description.created,
+                description.created, created_ms, created_ms, description.note, description.tracks,
+                description.language, description.software,
             ),
         )  # fmt: skip
+        self._write_texts(db, description.id)
+
+    def _write_texts(self, db: sqlite3.Connection, identifier: str) -> None:
+        row = db.execute("SELECT * FROM recordings WHERE id = ?", (identifier,)).fetchone()
         db.execute(
-            "INSERT INTO recordings_text (rowid, text) VALUES (?, ?)",
-            (cursor.lastrowid, _text(description.id, description.room, description.note)),
+            "INSERT OR REPLACE INTO recordings_text (rowid, words, people, facets) VALUES (?, ?, ?, ?)",
+            (row["rowid"], *texts(read_row(row))),
         )
 
     def _require_no_other_live(self, db: sqlite3.Connection, info: RecordingInfo) -> None:
@@ -309,41 +333,28 @@ class Index:
             raise RecordingLive(info.room, other["id"])
 
 
-def _info(row: sqlite3.Row) -> RecordingInfo:
-    fields: dict[str, Any] = {name: row[name] for name in RecordingInfo.__slots__}
-    fields["participants"] = tuple(Stay(**stay) for stay in json.loads(fields["participants"]))
-    fields["tracks"] = bool(fields["tracks"])
-    fields["complete"] = None if fields["complete"] is None else bool(fields["complete"])
-    return RecordingInfo(**fields)
+def _json(fact: HoldInfo | DeletionInfo) -> str:
+    return json.dumps(asdict(fact))
 
 
-def _milliseconds(moment: str) -> int:
-    return round(from_rfc3339(moment) * 1000)
-
-
-def _moment(field: str, text: str) -> int:
-    try:
-        return _milliseconds(text)
-    except (ValueError, OverflowError) as error:
-        raise BadQuery(field, f"{field} is a time like {rfc3339(0)}") from error
-
-
-def _text(*parts: str) -> str:
-    return " ".join(parts)
-
-
-def _match(q: str) -> str:
-    """The user's words as an FTS5 query: each a quoted prefix, all of them needed. No operator gets through."""
-    return " ".join(f'"{word}"*' for word in _WORD.findall(q)[:20])
-
-
-def _write_cursor(identifier: str) -> str:
-    return base64.urlsafe_b64encode(identifier.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> str:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        return recording_id(text)
-    except (binascii.Error, ValueError, UnsafePath) as error:
-        raise BadQuery("cursor", "cursor is the one that the page before gave") from error
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """The tables of this version. Rows of an older one are kept, for they tell of recordings that are still in the
+    spool; what a ledger says comes with the next `mosaique archive reindex`, and there were no ledgers before."""
+    old: list[dict[str, Any]] = []
+    if version:
+        old = [dict(row) for row in db.execute("SELECT * FROM recordings")]
+        db.execute("DROP TABLE recordings")
+        db.execute("DROP TABLE recordings_text")
+    for statement in SCHEMA.strip().split(";\n"):
+        db.execute(statement)
+    for row in old:
+        row |= {"rowid": rowid_of(row["id"]), "checked_ms": milliseconds(row["ended"] or row["created"])}
+        names = ", ".join(row)
+        marks = ", ".join("?" * len(row))
+        db.execute(f"INSERT INTO recordings ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
+    for found in db.execute("SELECT * FROM recordings").fetchall():
+        db.execute(
+            "INSERT INTO recordings_text (rowid, words, people, facets) VALUES (?, ?, ?, ?)",
+            (found["rowid"], *texts(read_row(found))),
+        )
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

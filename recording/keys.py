@@ -40,6 +40,14 @@ def safe_prefix(prefix: str) -> str:
     return prefix.removeprefix("/")
 
 
+def package_prefix(prefix: str) -> str:
+    """``prefix`` if it is a folder's, with its slash, and not everything; raises `UnsafePath`."""
+    if not prefix.endswith("/"):
+        raise UnsafePath("a package's prefix ends with a slash")
+    safe_key(prefix.removesuffix("/"))
+    return prefix
+
+
 def recording_id(text: str) -> str:
     """Return ``text`` as a canonical ULID, or raise `UnsafePath` if it is none."""
     if len(text) != 26 or not text.isascii():

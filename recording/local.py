@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from errno import EMLINK, ENOTSUP, EPERM, EXDEV
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from recording.durable import make_folder, sync_folder
-from recording.errors import ObjectExists, ObjectMissing, StoreError
-from recording.keys import safe_key, safe_prefix
-from recording.store import CHUNK_BYTES, ObjectInfo
+from recording.errors import LockRefused, ObjectExists, ObjectMissing, StoreError
+from recording.keys import package_prefix, safe_key, safe_prefix
+from recording.local_uploads import NO_LINK, LocalUploads
+from recording.store import CHUNK_BYTES, Capabilities, ObjectInfo, Part, PendingUpload
 
 _INCOMING: Final = ".incoming"
-_NO_LINK: Final = {EXDEV, EPERM, EMLINK, ENOTSUP}  # another file system, or one without hard links
+_UPLOADS: Final = ".uploads"
 
 
 class LocalStore:
@@ -36,20 +37,22 @@ class LocalStore:
             with suppress(FileNotFoundError):
                 if left.stat().st_mtime < time.time() - 3600:
                     left.unlink()
+        self._unfinished = LocalUploads(root / _UPLOADS)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See the port. A folder locks nothing: whoever may write it may empty it."""
+        return Capabilities(conditional=True, reads_parts=True)
 
     def put(self, key: str, source: Path | bytes) -> ObjectInfo:
         """See the port. A file on the same file system is linked, not copied: no byte moves."""
         target = self._path(key)
-        try:
+        with _storing(key):
             self._make_parents(target.parent)
             if isinstance(source, bytes) or not self._linked(source, target):
                 self._copied(source, target)
             sync_folder(target.parent)
             return ObjectInfo(key, target.stat().st_size)
-        except FileExistsError as error:
-            raise ObjectExists(f"{key} is stored already, and objects are never overwritten") from error
-        except OSError as error:
-            raise StoreError(f"{key} cannot be stored: {error.strerror}") from error
 
     def open_range(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """See the port. The file is open from the first chunk until the iterator is exhausted or closed."""
@@ -91,6 +94,61 @@ class LocalStore:
             if path.exists():
                 raise StoreError(f"{key} cannot be deleted: {error.strerror}") from error
 
+    def delete_all(self, prefix: str) -> int:
+        """See the port."""
+        found = list(self.list(package_prefix(prefix)))
+        for info in found:
+            self.delete(info.key)
+        return len(found)
+
+    def presign(self, key: str, ttl_s: int, *, filename: str, media_type: str) -> str | None:
+        """See the port. A folder gives no links."""
+        self._path(key)
+        return None
+
+    def lock(self, key: str, *, until: datetime | None, hold: bool) -> None:
+        """See the port. Always LockRefused."""
+        self._path(key)
+        raise LockRefused("a folder cannot lock its files")
+
+    def begin(self, key: str, source: Path) -> str:
+        """See the port. On the same file system the object is the growing file itself, under a second name."""
+        self._path(key)
+        with _storing(key):
+            return self._unfinished.begin(key, source)
+
+    def put_part(self, key: str, upload: str, number: int, offset: int, data: bytes, *, last: bool) -> str:
+        """See the port."""
+        self._path(key)
+        with _storing(key):
+            return self._unfinished.put_part(key, upload, number, offset, data)
+
+    def parts(self, key: str, upload: str) -> Sequence[Part]:
+        """See the port."""
+        self._path(key)
+        with _storing(key):
+            return self._unfinished.parts(key, upload)
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> ObjectInfo:
+        """See the port."""
+        target = self._path(key)
+        with _storing(key):
+            self._make_parents(target.parent)
+            self._unfinished.finish(key, upload, parts, lambda content: self._named(content, target))
+            sync_folder(target.parent)
+            return ObjectInfo(key, target.stat().st_size)
+
+    def abort(self, key: str, upload: str) -> None:
+        """See the port."""
+        self._path(key)
+        with _storing(key):
+            self._unfinished.abort(key, upload)
+
+    def uploads(self, prefix: str = "") -> Iterator[PendingUpload]:
+        """See the port."""
+        safe_prefix(prefix)
+        return (one for one in self._unfinished.pending() if one.key.startswith(prefix))
+
     def _path(self, key: str) -> Path:
         return self._root / safe_key(key)
 
@@ -109,7 +167,7 @@ class LocalStore:
         try:
             os.link(source, target)
         except OSError as error:
-            if error.errno in _NO_LINK:
+            if error.errno in NO_LINK:
                 return False
             raise
         return True
@@ -127,16 +185,20 @@ class LocalStore:
                             out.write(chunk)
                 out.flush()
                 os.fsync(out.fileno())
-            try:
-                os.link(temporary, target)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-                # No hard links here (exFAT, some network mounts): claim the name, then put the content there.
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                temporary.replace(target)
+            self._named(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _named(self, content: Path, target: Path) -> None:
+        """Give finished content its place; FileExistsError when that is taken."""
+        try:
+            os.link(content, target)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            # No hard links here (exFAT, some network mounts): claim the name, then put the content there.
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            content.replace(target)
 
     def _walk(self, folder: Path) -> Iterator[str]:
         try:
@@ -148,6 +210,16 @@ class LocalStore:
                 yield from self._walk(Path(entry.path))
             else:
                 yield Path(entry.path).relative_to(self._root).as_posix()
+
+
+@contextmanager
+def _storing(key: str) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise ObjectExists(f"{key} is stored already, and objects are never overwritten") from error
+    except OSError as error:
+        raise StoreError(f"{key} cannot be stored: {error.strerror}") from error
 
 
 def _chunks(path: Path, key: str, start: int, end: int | None) -> Iterator[bytes]:

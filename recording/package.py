@@ -90,6 +90,15 @@ class AudioFacts(_Strict):
     channels: int
 
 
+class Loudness(_Strict):
+    """How loud the sound is (EBU R128, EBU Tech 3342): programme loudness in LUFS, its range in LU, the highest true
+    peak in dBTP; None for silence. The media are not changed by it; a player may turn them to its own level."""
+
+    integrated_lufs: float | None = None
+    range_lu: float
+    true_peak_dbtp: float | None = None
+
+
 class Summary(_Strict):
     """What became of a recording. ``complete``: closed by its own writer and nothing lost on the way.
 
@@ -106,6 +115,7 @@ class Summary(_Strict):
     reason: str = ""
     video: VideoFacts | None = None
     audio: AudioFacts | None = None
+    loudness: Loudness | None = None
 
 
 class SealedFile(_Strict):
@@ -148,6 +158,7 @@ class Seal(BaseModel):
     sha256: Sha256
     video: VideoFacts | None = None
     audio: AudioFacts | None = None
+    loudness: Loudness | None = None  # None: no sound, or it could not be measured
     participants: tuple[Stay, ...] = ()
     note: str = ""
     language: str = "en"

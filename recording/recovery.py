@@ -9,12 +9,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import structlog
+from av.error import FFmpegError
+
 from recording import package
 from recording.durable import file_sha256, make_folder, write_whole
 from recording.keys import from_rfc3339
+from recording.loudness import measure
 from recording.muxer import AudioFormat
 from recording.timeline import TimelineEvent, paused_s, read_timeline, write_line
 from recording.writer import MediaForm, media_on_disk, summarize, timeline_on_disk
+
+_log = structlog.get_logger(__name__)
 
 REASON = "the recording process ended without closing"
 
@@ -52,6 +58,23 @@ def recover(directory: Path, description: package.Description) -> package.Summar
     )
     package.write_model(directory / package.CLOSED, summary)
     return summary
+
+
+def with_loudness(directory: Path, summary: package.Summary) -> package.Summary:
+    """The summary with what its writer could not measure, having begun or ended in the middle; read from the file.
+
+    Reads all of the sound: some 20 s for two hours. A file that cannot be measured is no reason not to keep it.
+    """
+    anchor = package.read_model(package.Anchor, directory / package.ANCHOR)
+    form = _form(anchor).audio
+    if summary.audio is None or summary.loudness is not None or form is None:
+        return summary
+    try:
+        loudness = measure(directory / package.MEDIA, form)
+    except (FFmpegError, OSError) as error:
+        _log.warning("loudness_not_measured", recording=directory.name, detail=str(error))
+        return summary
+    return summary.model_copy(update={"loudness": loudness})
 
 
 def _form(anchor: package.Anchor | None) -> MediaForm:

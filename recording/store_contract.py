@@ -6,12 +6,21 @@ import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recording.errors import ObjectExists, ObjectMissing, UnsafePath
-from recording.store import CHUNK_BYTES, ObjectStore, object_sha256, read_object
+from recording.errors import (
+    LockRefused,
+    ObjectExists,
+    ObjectLocked,
+    ObjectMissing,
+    StoreError,
+    UnsafePath,
+    UploadMissing,
+)
+from recording.store import CHUNK_BYTES, MIN_PART_BYTES, ObjectStore, Part, object_sha256, read_object
 
 UNSAFE_KEYS = (
     "",
@@ -43,6 +52,10 @@ def check_object_store(store: ObjectStore, scratch: Path) -> None:
     _check_listing(store)
     _check_unsafe(store)
     _check_readers(store)
+    _check_parts(store, scratch)
+    _check_links(store)
+    _check_locks(store)
+    _check_packages(store)
     for info in list(store.list()):
         store.delete(info.key)
     _require(not list(store.list()), "a deleted object is not listed")
@@ -135,14 +148,102 @@ def _check_readers(store: ObjectStore) -> None:
         _require(b"".join(second) == head[10:20], "readers are independent")
 
 
+def _check_parts(store: ObjectStore, scratch: Path) -> None:
+    """An object made while its file grows, interrupted, resumed, and never over another one."""
+    source = scratch / "growing.bin"
+    first, second = b"1" * MIN_PART_BYTES, b"2" * (MIN_PART_BYTES // 2) + b"end"
+    source.write_bytes(first)
+    upload = store.begin("parts/film", source)
+    _require(
+        [(u.key, u.upload) for u in store.uploads("parts/")] == [("parts/film", upload)], "uploads lists it"
+    )
+    _require(not list(store.uploads("else/")), "uploads of another prefix")
+    tag = store.put_part("parts/film", upload, 1, 0, first, last=False)
+    _raises(ObjectMissing, lambda: store.stat("parts/film"), "stat of an unfinished object")
+    _require(not list(store.list("parts/")), "an unfinished object is not listed")
+    with source.open("ab") as file:
+        file.write(second)
+    store.put_part("parts/film", upload, 2, len(first), second, last=True)
+    again = store.put_part("parts/film", upload, 2, len(first), second, last=True)
+    parts = store.parts("parts/film", upload)
+    _require([p.number for p in parts] == [1, 2], "parts lists what was put, by number")
+    _require([p.tag for p in parts] == [tag, again], "the tags are those that were returned")
+    _require(
+        store.complete("parts/film", upload, parts).size == len(first + second), "complete reports the size"
+    )
+    source.unlink()
+    _require(read_object(store, "parts/film") == first + second, "the parts are the object")
+    start = MIN_PART_BYTES - 3
+    _require(
+        b"".join(store.open_range("parts/film", start, start + 6)) == b"111222", "a range over two parts"
+    )
+    _require(not list(store.uploads()), "a completed upload is not listed")
+    _raises(UploadMissing, lambda: store.parts("parts/film", upload), "parts of a completed upload")
+    _raises(UploadMissing, lambda: store.complete("parts/film", upload, parts), "a second complete")
+    store.abort("parts/film", upload)
+
+    source.write_bytes(b"other")
+    late = store.begin("parts/film", source)
+    part = Part(1, 5, store.put_part("parts/film", late, 1, 0, b"other", last=True))
+    _raises(ObjectExists, lambda: store.complete("parts/film", late, [part]), "complete over an object")
+    _require(
+        object_sha256(store, "parts/film") == hashlib.sha256(first + second).hexdigest(),
+        "the first one stays",
+    )
+    store.abort("parts/film", late)
+    _raises(
+        UploadMissing, lambda: store.put_part("parts/film", late, 1, 0, b"x", last=True), "a part too late"
+    )
+    _require(not list(store.uploads()), "an aborted upload is not listed")
+
+
+def _check_links(store: ObjectStore) -> None:
+    link = store.presign("once", 60, filename="once.txt", media_type="text/plain")
+    if not store.capabilities.presign:
+        _require(link is None, "no link where there are none")
+    else:
+        _require(link is not None and link.startswith("http"), "a link is a URL")
+
+
+def _check_locks(store: ObjectStore) -> None:
+    store.put("locked/one", b"kept")
+    if not store.capabilities.lock:
+        _raises(
+            LockRefused, lambda: store.lock("locked/one", until=None, hold=True), "a lock where there is none"
+        )
+        return
+    store.lock("locked/one", until=None, hold=True)
+    _raises(ObjectLocked, lambda: store.delete("locked/one"), "deletion of what is held")
+    _raises(ObjectLocked, lambda: store.delete_all("locked/"), "deletion of a package that is held")
+    _require(read_object(store, "locked/one") == b"kept", "what is held stays")
+    store.lock("locked/one", until=None, hold=False)
+    store.delete("locked/one")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    _raises(ObjectMissing, lambda: store.lock("locked/one", until=tomorrow, hold=False), "a lock of nothing")
+
+
+def _check_packages(store: ObjectStore) -> None:
+    for key in ("pack/1/data/film", "pack/1/seal", "pack/10"):
+        store.put(key, b"x")
+    _require(store.delete_all("pack/1/") == 2, "delete_all counts what was there")
+    _require(
+        [info.key for info in store.list("pack/")] == ["pack/10"], "delete_all takes the prefix, no more"
+    )
+    _require(store.delete_all("pack/1/") == 0, "delete_all may be repeated")
+    for prefix in ("", "/", "pack", "../"):
+        _raises((UnsafePath, StoreError), partial(store.delete_all, prefix), f"delete_all of {prefix!r}")
+
+
 def _require(condition: bool, promise: str) -> None:
     if not condition:
         raise AssertionError(f"the store breaks its contract: {promise}")
 
 
-def _raises(expected: type[Exception], call: Callable[[], Any], what: str) -> None:
+def _raises(
+    expected: type[Exception] | tuple[type[Exception], ...], call: Callable[[], Any], what: str
+) -> None:
     try:
         call()
     except expected:
         return
-    raise AssertionError(f"the store breaks its contract: {what} must raise {expected.__name__}")
+    raise AssertionError(f"the store breaks its contract: {what} must raise {expected}")

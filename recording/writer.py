@@ -25,6 +25,7 @@ from recording.durable import AppendFile, DiskReserve, make_folder
 from recording.errors import BadPackage, WrongState
 from recording.fragments import AUDIO_TRACK, VIDEO_TRACK, Piece, Tail, scan
 from recording.keys import from_rfc3339, rfc3339
+from recording.loudness import LoudnessMeter
 from recording.mediatime import AUDIO_TICK, INSTANT_HZ, VIDEO_TICK, MediaTime, seconds
 from recording.muxer import AAC_FRAME_SAMPLES, AudioFormat, FragmentedMp4, silent_frame
 from recording.timeline import TimelineEvent, is_paused, paused_s, read_timeline, sound_lines, write_line
@@ -104,6 +105,8 @@ class PackageWriter:
         self._sequence = tail.sequence
         self._muxer: FragmentedMp4 | None = None
         self._next_audio = tail.ends.get(AUDIO_TRACK, 0)  # samples; the AAC track's timescale is its rate
+        # A file that is continued is measured whole when it is sealed: the meter's past died with the writer.
+        self._meter = LoudnessMeter(form.audio) if form.audio and not tail.fragments else None
         self._held: deque[tuple[bytes, int]] = deque(maxlen=_HELD_AUDIO)
         self._begin_at: int | None = None if is_paused(events) else _ANY_TIME
         self._paused_on_disk = is_paused(events)
@@ -191,6 +194,7 @@ class PackageWriter:
         summary = summarize(
             self._form, tail, started_s=self._started_s(), ended_s=self._wall(), sha256=self._media_file.sha256(),
             reason="; ".join(f"{what} ({count})" for what, count in self._faults.items()),
+            loudness=self._meter.loudness() if self._meter is not None else None,
         )  # fmt: skip
         try:
             package.write_model(self._directory / package.CLOSED, summary)
@@ -288,10 +292,15 @@ class PackageWriter:
             return
         with self._muxing():
             while self._next_audio and samples - self._next_audio >= _FRAME:
-                muxer.write_audio(silent_frame(audio.rate_hz, audio.channels), self._next_audio)
+                self._audio_frame(muxer, silent_frame(audio.rate_hz, audio.channels), self._next_audio)
                 self._next_audio += _FRAME
-            muxer.write_audio(data, samples)
+            self._audio_frame(muxer, data, samples)
             self._next_audio = max(self._next_audio, samples + _FRAME)
+
+    def _audio_frame(self, muxer: FragmentedMp4, data: bytes, samples: int) -> None:
+        muxer.write_audio(data, samples)
+        if self._meter is not None:
+            self._meter.frame(data)
 
     @contextmanager
     def _muxing(self) -> Iterator[None]:
@@ -338,7 +347,14 @@ class PackageWriter:
 
 
 def summarize(
-    form: MediaForm, tail: Tail, *, started_s: float, ended_s: float, sha256: str, reason: str
+    form: MediaForm,
+    tail: Tail,
+    *,
+    started_s: float,
+    ended_s: float,
+    sha256: str,
+    reason: str,
+    loudness: package.Loudness | None = None,
 ) -> package.Summary:
     """What a package is, from what its file says (``tail``); an empty file has no tracks."""
     video = audio = None
@@ -351,7 +367,7 @@ def summarize(
         started=rfc3339(started_s), ended=rfc3339(max(started_s, ended_s)), duration_s=round(tail.duration_s, 3),
         size=tail.whole_bytes if tail.fragments else 0,
         sha256=sha256 if tail.fragments else hashlib.sha256().hexdigest(),
-        complete=not reason, reason=reason, video=video, audio=audio,
+        complete=not reason, reason=reason, video=video, audio=audio, loudness=loudness if audio else None,
     )  # fmt: skip
 
 

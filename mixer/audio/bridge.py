@@ -49,6 +49,8 @@ class AudioBridge:
         self._hearing: dict[str, set[str]] = {}  # by leg: the outputs without it
         self._recorder: Recorder | None = None
         self._recorder_errors = 0
+        self._unrecorded: frozenset[str] = frozenset()
+        self._recorded_limiter = Limiter()
         self._speakers = Speakers()
         self._limiter = Limiter()
         self._room = RoomMix()
@@ -103,12 +105,13 @@ class AudioBridge:
         now: float,
         ssrc: int | None = None,
         level: int | None = None,
+        repaired: bool = False,
     ) -> None:
         """One RTP packet, in any order; ``now`` is its arrival in seconds, on the same clock as in ``tick``.
 
         Another ``codec`` or ``ssrc`` than before starts afresh. ``level``: what its header says (RFC 6464, 0 to
-        127): it spares us decoding the silent, once it has proved right. An unknown leg is counted and ignored:
-        its last packets come when it has left already.
+        127): it spares us decoding the silent, once it has proved right. ``repaired``: it is late because it had
+        been lost. An unknown leg is counted and ignored: its last packets come when it has left already.
         """
         inbound = self._legs.get(leg)
         if inbound is None:
@@ -121,6 +124,7 @@ class AudioBridge:
             now=now,
             ssrc=ssrc,
             level=level,
+            repaired=repaired,
         ):
             self._awake[leg] = inbound
 
@@ -150,16 +154,18 @@ class AudioBridge:
         ptime_ms: int = 20,
         bitrate_bps: int = 32_000,
         fec: bool = False,
+        repeats: tuple[int, ...] = (),
     ) -> None:
         """A listener joins: ``sink`` gets every packet, with pts going up by its length.
 
         ``minus``: the leg whose voice is left out. ``ptime_ms``: 20, 40 or 60, else ``ValueError``. Of the
         codecs only Opus heeds ``bitrate_bps`` and ``fec`` (in-band FEC: it makes the encoder four times as dear
-        and a lost packet inaudible, so it is for lines that lose). ``Conflict`` if ``key`` is there already.
+        and a lost packet inaudible, so it is for lines that lose) and ``repeats`` (see ``Format``). ``Conflict`` if
+        ``key`` is there already.
         """
         if key in self._outlets:
             raise Conflict(f"the audio bridge has an output {key!r} already")
-        form = Format.of(codec, ptime_ms, bitrate_bps, fec=fec)
+        form = Format.of(codec, ptime_ms, bitrate_bps, fec=fec, repeats=repeats)
         outlet = self._outlets[key] = Outlet(sink, minus, self._shared_of(form))
         outlet.shared.outlets[key] = outlet
         if minus is not None:
@@ -184,6 +190,10 @@ class AudioBridge:
         """
         self._recorder = sink
 
+    def leave_out_of_recording(self, legs: frozenset[str]) -> None:
+        """These voices are not given to the recorder, from the next tick on; the room hears them as before."""
+        self._unrecorded = legs
+
     # -- the tick ---------------------------------------------------------------------------------------
 
     def tick(self, index: int, now: float) -> None:
@@ -204,7 +214,7 @@ class AudioBridge:
         summed = total(self._rows[: len(rows)])
         mixed = self._limiter.process(summed) if rows else self._quiet()
         self._room.add(index, mixed, self._contributors(rows))
-        self._record(index, mixed, skipped)
+        self._record(index, self._recorded(mixed, rows), skipped)
         self._serve(index, summed, rows)
 
     def speaking(self) -> Sequence[str]:
@@ -303,6 +313,13 @@ class AudioBridge:
         """Nobody is heard: the limiter lets go and all silent frames are one array."""
         self._limiter.gain = 1.0
         return SILENCE
+
+    def _recorded(self, mixed: Pcm, rows: dict[str, int]) -> Pcm:
+        """The mix as the recorder gets it: added anew when somebody who is heard must not be in it."""
+        if self._recorder is None or self._unrecorded.isdisjoint(rows):
+            return mixed
+        kept = [row for name, row in rows.items() if name not in self._unrecorded]
+        return self._recorded_limiter.process(total(self._rows[kept]))
 
     def _record(self, index: int, mixed: Pcm, skipped: int) -> None:
         if self._recorder is None:

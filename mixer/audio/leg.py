@@ -129,8 +129,10 @@ class InboundLeg:
         now: float,
         ssrc: int | None,
         level: int | None = None,
+        repaired: bool = False,
     ) -> bool:
         """Take one RTP packet; whether the leg is awake now. ``level``: what its header says (RFC 6464).
+        ``repaired``: it is late because it had been lost.
 
         A muted leg's packets are dropped here, before anything is spent on them.
         """
@@ -146,10 +148,10 @@ class InboundLeg:
             self.slept += 1
             self._primer.append(payload)
             if self.slept % _CLOCK_CHECK == 0:
-                self._enqueue(sequence, timestamp, payload, now, level)
+                self._enqueue(sequence, timestamp, payload, now, level, repaired)
                 self._playout.pass_by(math.inf)
             return False
-        self._enqueue(sequence, timestamp, payload, now, level)
+        self._enqueue(sequence, timestamp, payload, now, level, repaired)
         self.asleep = False
         return True
 
@@ -177,14 +179,18 @@ class InboundLeg:
             self._trust = LevelTrust()
         self._ssrc = ssrc
 
-    def _enqueue(self, sequence: int, timestamp: int, payload: bytes, now: float, level: int | None) -> None:
+    def _enqueue(
+        self, sequence: int, timestamp: int, payload: bytes, now: float, level: int | None, repaired: bool
+    ) -> None:
         try:
             samples = duration_samples(self._codec, payload)
         except MalformedPacket:
             self.malformed += 1
             return
         dtx = self._codec == "opus" and len(payload) <= _DTX_BYTES
-        self._playout.push(sequence, timestamp, payload, samples=samples, now=now, level=level, dtx=dtx)
+        self._playout.push(
+            sequence, timestamp, payload, samples=samples, now=now, level=level, dtx=dtx, repaired=repaired
+        )
 
     # -- what the bridge decides by ---------------------------------------------------------------------
 

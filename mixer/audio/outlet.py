@@ -30,21 +30,31 @@ _HISTORY: Final = 8  # frames: a 60 ms packet, what primes it, and two that come
 
 
 class Format(NamedTuple):
-    """Outputs of equal format can share packets. ``frames``: 20 ms frames a packet. ``fec``: Opus' in-band FEC."""
+    """Outputs of equal format can share packets. ``frames``: 20 ms frames a packet. ``fec``: Opus' in-band FEC.
+    ``repeats``: which earlier packets each packet carries again, so many packets back, the farthest first.
+    """
 
     codec: AudioCodec
     frames: int
     bitrate_bps: int
     fec: bool
+    repeats: tuple[int, ...] = ()
 
     @staticmethod
-    def of(codec: AudioCodec, ptime_ms: int, bitrate_bps: int, *, fec: bool = False) -> Format:
+    def of(
+        codec: AudioCodec,
+        ptime_ms: int,
+        bitrate_bps: int,
+        *,
+        fec: bool = False,
+        repeats: tuple[int, ...] = (),
+    ) -> Format:
         """``ValueError`` unless ``ptime_ms`` is 20, 40 or 60 (the tick, and Opus' longer frames)."""
         if ptime_ms not in (20, 40, 60):
             raise ValueError(f"packets last 20, 40 or 60 ms, not {ptime_ms}")
         if codec != "opus":
-            bitrate_bps, fec = 64_000, False
-        return Format(codec, ptime_ms // 20, bitrate_bps, fec)
+            bitrate_bps, fec, repeats = 64_000, False, ()
+        return Format(codec, ptime_ms // 20, bitrate_bps, fec, tuple(sorted(repeats, reverse=True)))
 
 
 class RoomMix:
@@ -109,12 +119,20 @@ class _Stream:
         )
         self._naming = Naming(form.frames)
         self._last: int | None = None
+        self._coded: dict[int, bytes] = {}  # by number, as far back as packets are repeated
         self.encoded = 0
 
     def encode(
-        self, number: int, frames: list[Pcm], room: RoomMix, without: int | None = None
+        self,
+        number: int,
+        frames: list[Pcm],
+        room: RoomMix,
+        without: int | None = None,
+        before: _Stream | None = None,
     ) -> EncodedAudio:
-        """Packet ``number`` of ``frames``; ``without``: the CSRC of who is not in it."""
+        """Packet ``number`` of ``frames``; ``without``: the CSRC of who is not in it. ``before``: who made the
+        packets that this one did not.
+        """
         form = self._form
         if self._last is None or self._last < room.completed_before(form.frames):
             self._encoder.prime(room.before(number * form.frames, form.frames))
@@ -122,13 +140,28 @@ class _Stream:
         self.encoded += 1
         pcm = frames[0] if len(frames) == 1 else np.concatenate(frames)
         ticks = room.contributors(range(number * form.frames, (number + 1) * form.frames))
+        data = self._encoder.encode(pcm)
+        earlier: tuple[tuple[int, bytes], ...] = ()
+        if form.repeats:
+            earlier = self._earlier(number, before)
+            self._coded = {at: old for at, old in self._coded.items() if at >= number - form.repeats[0]}
+            self._coded[number] = data
         return EncodedAudio(
             codec=form.codec,
-            data=self._encoder.encode(pcm),
+            data=data,
             pts=number * form.frames * FRAME_SAMPLES,
             samples=form.frames * FRAME_SAMPLES,
             level_dbov=level_dbov(pcm),
             contributors=self._naming.of(loudest(ticks, without=without)),
+            earlier=earlier,
+        )
+
+    def _earlier(self, number: int, before: _Stream | None) -> tuple[tuple[int, bytes], ...]:
+        """What packet ``number`` carries again, as far as it is known: samples earlier, and the data."""
+        length = self._form.frames * FRAME_SAMPLES
+        known = self._coded if before is None else before._coded | self._coded
+        return tuple(
+            (back * length, known[number - back]) for back in self._form.repeats if number - back in known
         )
 
 
@@ -137,20 +170,20 @@ class Shared:
 
     def __init__(self, form: Format) -> None:
         self.form = form
-        self._stream = _Stream(form)
+        self.stream: Final = _Stream(form)
         self._made: tuple[int, EncodedAudio] | None = None
         self.outlets: dict[str, Outlet] = {}  # who gets this format
 
     @property
     def encoded(self) -> int:
-        return self._stream.encoded
+        return self.stream.encoded
 
     def packet(self, number: int, room: RoomMix) -> EncodedAudio:
         """Packet ``number`` of the plain mix."""
         if self._made is None or self._made[0] != number:
             first = number * self.form.frames
             frames = [room[at] for at in range(first, first + self.form.frames)]
-            self._made = (number, self._stream.encode(number, frames, room))
+            self._made = (number, self.stream.encode(number, frames, room))
         return self._made[1]
 
 
@@ -203,7 +236,7 @@ class Outlet:
         self._own = {at: frame for at, frame in self._own.items() if at > indexes[-1]}
         if self._stream is None:
             self._stream = _Stream(self.shared.form)
-        return self._stream.encode(number, pcm, room, self._csrc)
+        return self._stream.encode(number, pcm, room, self._csrc, self.shared.stream)
 
     def give(self, packet: EncodedAudio) -> None:
         """A sink that raises is counted and costs only this listener."""

@@ -8,8 +8,8 @@ Everything is counted in samples at 48 kHz. Four quantities matter:
 
 - *playhead*: media time of the next sample to be heard;
 - *delay*: how long after its earliest possible arrival a sample is heard (now - playhead - fastest transit);
-- *target*: the delay that covers the arrival jitter, 40 to 120 ms (``arrival``), or more while the speaker's
-  own picture comes later than that (``floor_ms``);
+- *target*: the delay that covers the arrival jitter, 40 to 120 ms (``arrival``), or up to 200 while lost packets
+  are repaired that late, or the speaker's own picture comes later than that (``floor_ms``);
 - *starved*: how much was invented because nothing was there, before it was known what had become of it.
 
 ======== ============================== ===================================================================
@@ -208,10 +208,12 @@ class Playout:
         now: float,
         level: int | None = None,
         dtx: bool = False,
+        repaired: bool = False,
     ) -> None:
         """Take a packet of ``samples`` samples (at 48 kHz). ``sequence``, ``timestamp``: as in the header.
 
-        ``dtx``: it says that the sender pauses after it (RFC 7587 section 3.1.3).
+        ``dtx``: it says that the sender pauses after it (RFC 7587 section 3.1.3). ``repaired``: it comes late because
+        it had been lost.
         """
         self.counters.received += 1
         if self._fresh:
@@ -233,7 +235,10 @@ class Playout:
             return
         if self._next is None and not self._packets and self._late_by(start, now) > _REBASE:
             self._arrivals.reset()
-        self._arrivals.add(start, now)
+        if repaired and self._arrivals.known:
+            self._arrivals.add_repaired(start, now)
+        else:
+            self._arrivals.add(start, now)
         end = start + samples
         if (self._played is not None and number <= self._played) or (
             self._next is not None and end <= self._next

@@ -14,11 +14,14 @@ from mixer.config import Settings
 from mixer.http import docs, openapi
 from mixer.http.auth import Authenticator
 from mixer.http.bodies import MAX_JSON_BYTES
+from mixer.http.custody import CustodyRoutes
 from mixer.http.events import HEARTBEAT_S, EventRoutes
+from mixer.http.holdings import Desk
 from mixer.http.ice import IceServers
 from mixer.http.join import JoinRoutes
 from mixer.http.layouts import LayoutRoutes
 from mixer.http.metrics import MetricRoutes
+from mixer.http.packages import PackageRoutes
 from mixer.http.pages import WEB_DIRECTORY, Asset, PageRoutes, made_page
 from mixer.http.participants import ParticipantRoutes
 from mixer.http.problems import problems
@@ -28,7 +31,7 @@ from mixer.http.routing import Route, install
 from mixer.http.whip import CORS_HEADERS, SignallingRoutes, is_cors_path
 from mixer.registry import Registry
 from mixer.version import version
-from recording.archive import Archive
+from recording.holdings import Holdings
 
 ROUTES: Final = web.AppKey("routes", tuple[Route, ...])
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
@@ -44,7 +47,7 @@ _ALWAYS: Final = {
 
 def build_app(
     registry: Registry,
-    archive: Archive,
+    holdings: Holdings,
     settings: Settings,
     *,
     web_directory: Path = WEB_DIRECTORY,
@@ -59,12 +62,15 @@ def build_app(
     auth = Authenticator(settings.admin_token, settings.token_secret, clock=clock)
     ice = IceServers(settings.turn, clock=clock)
     events = EventRoutes(registry, heartbeat_s=heartbeat_s)
-    metrics = MetricRoutes(registry, events)
+    desk = Desk(holdings)
+    metrics = MetricRoutes(registry, events, holdings)
     api: list[Route] = [
         *RoomRoutes(registry, auth).routes(),
         *ParticipantRoutes(registry).routes(),
         *LayoutRoutes(registry).routes(),
-        *RecordingRoutes(registry, archive).routes(),
+        *RecordingRoutes(registry, desk).routes(),
+        *PackageRoutes(desk, redirect=settings.archive.redirect == "auto").routes(),
+        *CustodyRoutes(desk, registry.hub).routes(),
         *SignallingRoutes("whip", registry, ice).routes(),
         *SignallingRoutes("whep", registry, ice).routes(),
         *ice.routes(),

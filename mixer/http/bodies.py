@@ -87,6 +87,15 @@ def validate(model: type[M], data: object) -> M:
         raise InvalidBody(f"the body has {len(errors)} wrong field(s)", errors) from None
 
 
+def validate_query(request: web.Request, model: type[M]) -> M:
+    """The query as ``model``; empty parameters count as none. Raises ``InvalidBody``."""
+    try:
+        return validate(model, {k: v for k, v in request.query.items() if v != "" and k != "access_token"})
+    except InvalidBody as error:
+        errors = [{"loc": ["query", *item["loc"]], "msg": item["msg"]} for item in error.errors]
+        raise InvalidBody(f"the query has {len(errors)} wrong parameter(s)", errors) from None
+
+
 def parse_json(raw: bytes) -> object:
     """Strict JSON (RFC 8259): UTF-8, no duplicate names, no NaN, finite numbers, bounded depth, no NUL in texts."""
     try:

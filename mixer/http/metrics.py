@@ -25,6 +25,7 @@ from mixer.http.bodies import json_response
 from mixer.http.events import EventRoutes
 from mixer.http.routing import CALLER, OBJECT, Answer, Route, json_answer
 from mixer.registry import Registry
+from recording.holdings import Holdings
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +40,11 @@ Stats = Mapping[str, Any]
 class _RoomFigures(Collector):
     """Rooms as they were when the scrape asked for them."""
 
-    def __init__(self, registry: Registry, events: EventRoutes) -> None:
+    def __init__(self, registry: Registry, events: EventRoutes, holdings: Holdings) -> None:
         self._registry = registry
         self._events = events
+        self._holdings = holdings
+        self.damaged = 0
         self.stats: dict[str, Stats] = {}
 
     def describe(self) -> Iterable[Metric]:
@@ -67,7 +70,22 @@ class _RoomFigures(Collector):
             "Event streams closed for lagging",
             [({}, self._registry.hub.overflows)],
         )
+        yield from self._archive_figures()
         yield from self._worker_figures()
+
+    def _archive_figures(self) -> Iterator[Metric]:
+        custody = self._holdings.custody
+        yield _gauge(
+            "mosaique_recordings_damaged",
+            "Archived recordings with a file that is not as it was sealed",
+            [({}, self.damaged)],
+        )
+        outcomes = {"passed": custody.checks - custody.failures, "failed": custody.failures}
+        yield _counter(
+            "mosaique_fixity_checks",
+            "Recordings read again and compared, by what was found",
+            [({"outcome": outcome}, count) for outcome, count in outcomes.items()],
+        )
 
     def _worker_figures(self) -> Iterator[Metric]:
         ticks: list[tuple[dict[str, str], float]] = []
@@ -127,10 +145,11 @@ def _fill(family: Metric, name: str, samples: Iterable[tuple[dict[str, str], flo
 class MetricRoutes:
     """See the module."""
 
-    def __init__(self, registry: Registry, events: EventRoutes) -> None:
+    def __init__(self, registry: Registry, events: EventRoutes, holdings: Holdings) -> None:
         self._registry = registry
+        self._holdings = holdings
         self._metrics = CollectorRegistry()
-        self._figures = _RoomFigures(registry, events)
+        self._figures = _RoomFigures(registry, events, holdings)
         self._metrics.register(self._figures)
         self._requests = Counter(
             "mosaique_http_requests",
@@ -190,6 +209,7 @@ class MetricRoutes:
         names = [room.name for room in self._registry.rooms()]
         answers = await asyncio.gather(*(self._stats(name) for name in names))
         self._figures.stats = {name: stats for name, stats in zip(names, answers, strict=True) if stats}
+        self._figures.damaged = await asyncio.to_thread(self._holdings.index.count_damaged)
         text = generate_latest(self._metrics)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 

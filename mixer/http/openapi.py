@@ -18,6 +18,7 @@ _TAGS: Final = {
     "participants": "Who is there",
     "layouts": "Where each picture goes",
     "recordings": "Recordings and their archived packages",
+    "archive": "What an archivist decides and checks: hold, retention, deletion, audit",
     "whip": "Publishing (RFC 9725)",
     "whep": "Watching (draft-ietf-wish-whep)",
     "media": "What a client needs to connect",

@@ -13,7 +13,9 @@ from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Route, json_answ
 from mixer.registry import Registry
 from mixer.room import ParticipantPatch
 
-OWN_FIELDS: Final = frozenset({"muted", "video_muted", "name", "hand", "agc", "noise_suppression"})
+OWN_FIELDS: Final = frozenset(
+    {"muted", "video_muted", "name", "hand", "agc", "noise_suppression", "recorded"}
+)
 # What a participant may say of themself; volume is how loud others hear them, which is the moderator's.
 
 
@@ -33,7 +35,8 @@ class ParticipantRoutes:
             ),
             Route(
                 "PATCH", people + "/{id}", self._change,
-                "Mute, rename, set the volume, clean the voice, raise a hand; a participant: of themself only",
+                "Mute, rename, set the volume, clean the voice, raise a hand, keep out of recordings; "
+                "a participant: of themself only",
                 "participants", PARTICIPANT, (json_answer(200, "The participant", OBJECT),),
                 body={"application/json": ParticipantPatch},
             ),
@@ -54,6 +57,8 @@ class ParticipantRoutes:
         patch = await read_model(request, ParticipantPatch)
         if caller.role == "participant" and not patch.model_fields_set <= OWN_FIELDS:
             raise NotAllowed(f"a participant may change {', '.join(sorted(OWN_FIELDS))} only")
+        if patch.recorded and participant != caller.sub and not caller.is_service:
+            raise NotAllowed("only they themself may agree to being recorded")
         return json_response((await self._registry.change_participant(room, participant, patch)).public())
 
     async def _remove(self, request: web.Request) -> web.Response:

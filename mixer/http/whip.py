@@ -58,7 +58,13 @@ class SignallingRoutes:
         kind = self._direction
         endpoint, session = f"/{kind}/{{room}}", f"/{kind}/{{room}}/{{session}}"
         verb = "Publish into" if kind == "whip" else "Watch"
-        query: tuple[Query, ...] = ()
+        query: tuple[Query, ...] = (
+            Query(
+                "recorded",
+                "false: leave this participant out of recordings",
+                {"type": "boolean", "default": True},
+            ),
+        )
         if kind == "whep":
             query = (
                 Query("rendition", "Which size of the mix", {"type": "string", "enum": list(RENDITIONS)}),
@@ -99,7 +105,7 @@ class SignallingRoutes:
     async def _offer(self, request: web.Request) -> web.Response:
         if request.content_type != SDP:
             raise web.HTTPUnsupportedMediaType(text=f"An offer is {SDP}.", headers={"Accept-Post": SDP})
-        rendition, minus = "auto", None
+        rendition, minus, recorded = "auto", None, True
         if self._direction == "whep":
             rendition = request.query.get("rendition", "auto")
             if rendition not in RENDITIONS:
@@ -107,10 +113,15 @@ class SignallingRoutes:
             minus = request.query.get("participant") or None
             if minus is not None and (len(minus) > 128 or not minus.isprintable()):
                 raise _wrong_query("participant", "takes the id of a participant")
+        else:
+            wanted = request.query.get("recorded", "true")
+            if wanted not in {"true", "false"}:
+                raise _wrong_query("recorded", "takes true or false")
+            recorded = wanted == "true"
         sdp = await self._read(request, "SDP")
         caller, room = request[CALLER], request.match_info["room"]
         made = await self._registry.offer(
-            room, self._direction, caller, sdp, rendition=rendition, minus=minus
+            room, self._direction, caller, sdp, rendition=rendition, minus=minus, recorded=recorded
         )
         response = web.Response(
             status=201,

@@ -1,4 +1,4 @@
-"""The observer's ear: a mix's Opus packets to sound, what was lost on the way recovered or invented, and counted."""
+"""The observer's ear: a mix's Opus packets to sound, what was lost on the way waited for, or invented, and counted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mixer.rtp.packet import RtpPacket
 
 Sound = npt.NDArray[np.float32]
 
+WAIT_S: Final = 0.15
 MAX_GAP_SAMPLES: Final = 24_000  # half a second: what is missing longer is a pause, not a loss
 _KEPT: Final = 200
 _CELT_ONLY: Final = 0x80  # of the TOC byte: configurations 16 to 31, RFC 6716 table 2
@@ -55,14 +56,16 @@ def _count_byte(payload: bytes) -> tuple[bool, bool, int]:
 
 
 class Ear:
-    """Feed it packets as they come; those that come late or twice are passed over.
+    """Feed it packets as they come; those that come too late or twice are passed over.
 
-    It waits for nobody, so that what it hears can be timed to the packet's arrival. ``samples`` were decoded in
-    all, ``concealed`` of them invented, because the packet was lost and the next one carried no FEC for it.
+    What is missing is waited for, ``WAIT_S`` from when its successor came, as long as a player's jitter buffer does;
+    but what is heard is timed to its own packet's arrival. ``samples`` were decoded in all, ``concealed`` of them
+    invented, because the packet did not come and the next one carried no FEC for it.
     """
 
     def __init__(self) -> None:
         self._opus = OpusDecoder()
+        self._waiting: dict[int, tuple[RtpPacket, float]] = {}  # by sequence number, with its arrival
         self._newest: tuple[int, int] | None = None  # sequence number; the timestamp that comes next
         # where sound came from: (first sample, arrival, RTP timestamp), newest last
         self._arrivals: deque[tuple[int, float, int]] = deque(maxlen=_KEPT)
@@ -70,13 +73,28 @@ class Ear:
         self.concealed = 0
 
     def feed(self, packet: RtpPacket, now: float) -> Sound:
-        """The sound up to this packet's end; empty for a late one. ``MalformedPacket`` if it is no Opus."""
-        if self._newest is not None and (packet.sequence - self._newest[0] - 1) & 0x8000:
+        """The sound up to here, as far as nothing is waited for. ``MalformedPacket`` if one is no Opus."""
+        if self._newest is None:
+            return self._hear(packet, now)
+        if (packet.sequence - self._newest[0] - 1) & 0x8000:
             return np.empty(0, np.float32)
+        self._waiting.setdefault(packet.sequence, (packet, now))
+        heard: list[Sound] = []
+        while self._waiting:
+            newest = self._newest[0]
+            first = min(self._waiting, key=lambda sequence: (sequence - newest) & 0xFFFF)
+            waiting, came = self._waiting[first]
+            if first != (newest + 1) & 0xFFFF and now - came < WAIT_S:
+                break
+            del self._waiting[first]
+            heard.append(self._hear(waiting, came))
+        return np.concatenate(heard) if heard else np.empty(0, np.float32)
+
+    def _hear(self, packet: RtpPacket, came: float) -> Sound:
         length = duration_samples("opus", packet.payload)
         filled = self._filled(packet)
         self._newest = packet.sequence, (packet.timestamp + length) & 0xFFFFFFFF
-        self._arrivals.append((self.samples + sum(map(len, filled)), now, packet.timestamp))
+        self._arrivals.append((self.samples + sum(map(len, filled)), came, packet.timestamp))
         sound = np.concatenate((*filled, self._opus.decode(packet.payload)))
         self.samples += sound.size
         return sound

@@ -70,4 +70,5 @@ def unwrap_rtx(packet: RtpPacket, *, payload_type: int, ssrc: int) -> RtpPacket 
         packet.payload[2:],
         packet.csrcs,
         packet.extensions,
+        repaired=True,
     )

@@ -56,11 +56,13 @@ class NackSchedule:
             self._missing[sequence] = _Missing(now, now + REORDER_S)
         return True
 
-    def arrived(self, sequence: int) -> None:
-        """It came after all, by itself or repeated."""
+    def arrived(self, sequence: int) -> bool:
+        """It came after all, by itself or repeated; whether it had been asked for."""
         entry = self._missing.pop(sequence, None)
-        if entry is not None and entry.asked:
-            self.recovered += 1
+        if entry is None or not entry.asked:
+            return False
+        self.recovered += 1
+        return True
 
     def forget_below(self, sequence: int) -> None:
         """Nobody waits for packets before ``sequence`` any more."""

@@ -30,6 +30,7 @@ class RtpPacket:
 
     ``sequence`` is 16 bit, ``timestamp`` and ``ssrc`` 32 bit as on the wire. ``extensions`` maps the local
     identifier negotiated by ``a=extmap`` to the element's bytes. A packet of padding alone has no payload.
+    ``repaired``: it came because it had been lost, and so late (repeated on request, or out of RED).
     """
 
     payload_type: int
@@ -40,6 +41,7 @@ class RtpPacket:
     payload: bytes
     csrcs: tuple[int, ...] = ()
     extensions: dict[int, bytes] = field(default_factory=dict)
+    repaired: bool = False
 
 
 def classify(data: bytes) -> DatagramKind | None:

@@ -18,7 +18,7 @@ from mixer.video.layout import LayoutBody, Source, Tile
 from mixer.video.mailbox import Mailbox
 from mixer.video.output import EncoderFactory, Frames, Output, Sink
 from mixer.video.picture import Picture
-from mixer.video.rendition import RENDITIONS, Rendition
+from mixer.video.rendition import APART, RENDITIONS, Rendition
 from mixer.video.scene import Feed, Scene
 
 __all__ = ["Canvas", "Mailbox"]
@@ -53,6 +53,7 @@ class Canvas:
         self._inbox: list[Callable[[], None]] = []
         self._wanted: set[tuple[str, VideoCodec]] = set()
         self._scene = Scene(body, self._images)
+        self._apart: Scene | None = None
         self._feeds: dict[str, Feed] = {}
         self._outputs: dict[tuple[str, VideoCodec], Output] = {}
         self._frames: dict[str, Frames] = {}
@@ -85,11 +86,30 @@ class Canvas:
         def apply() -> None:
             self._version = version
             self._scene.arrange(body, tiles, sources)
-            for name, feed in self._feeds.items():
-                self._aim(name, feed)
+            self._aim_all()
             self._sharp = _screen_share(body, tiles, sources) >= _SHARP_SHARE
             for output in self._outputs.values():
                 output.sharp = self._sharp
+
+        self._post(apply)
+
+    def set_apart(
+        self, body: LayoutBody, tiles: Sequence[Tile] | None, sources: Sequence[Source] = ()
+    ) -> None:
+        """What the rendition ``APART`` shows from the next tick on: another arrangement of the same pictures.
+
+        None: nothing, and it costs nothing.
+        """
+
+        def apply() -> None:
+            if tiles is None:
+                self._apart = None
+            else:
+                if self._apart is None:
+                    self._apart = Scene(body, self._images)
+                    self._apart.speaker = self._scene.speaker
+                self._apart.arrange(body, tiles, sources)
+            self._aim_all()
 
         self._post(apply)
 
@@ -98,6 +118,8 @@ class Canvas:
 
         def apply() -> None:
             self._scene.speaker = participant
+            if self._apart is not None:
+                self._apart.speaker = participant
 
         self._post(apply)
 
@@ -121,7 +143,7 @@ class Canvas:
 
         ``sink`` is called on the canvas thread. Raises ``ValueError`` for a rendition without a picture.
         """
-        chosen = self._renditions[rendition]
+        chosen = APART if rendition == APART.name else self._renditions[rendition]
         if not chosen.has_video:
             raise ValueError(f"the rendition {rendition} has no picture")
         key = rendition, codec
@@ -170,8 +192,9 @@ class Canvas:
             self._refresh(now)
             fps, background = self._fps, self._scene.body.canvas.background_rgb
             for (name, _), output in self._outputs.items():
-                if output.due(index, fps):
-                    picture = self._frames[name].get(self._scene.canvas, background, index)
+                scene = self._apart if name == APART.name else self._scene
+                if scene is not None and output.due(index, fps):
+                    picture = self._frames[name].get(scene.canvas, background, index)
                     output.encode(picture, index, fps, now)
             self._count(index, perf_counter() - started)
             # The caller counted this tick at the old rate; it asks for the rate before the next one.
@@ -184,6 +207,8 @@ class Canvas:
         for feed in self._feeds.values():
             feed.update(now, elapsed_s)
         self._scene.draw(self._feeds, now)
+        if self._apart is not None:
+            self._apart.draw(self._feeds, now)
         self._scale_ms += _SMOOTHING * (self._scene.scale_ms - self._scale_ms)
         self._compose_ms += _SMOOTHING * (self._scene.compose_ms - self._compose_ms)
 
@@ -209,9 +234,14 @@ class Canvas:
         for apply in inbox:
             apply()
 
+    def _aim_all(self) -> None:
+        for name, feed in self._feeds.items():
+            self._aim(name, feed)
+
     def _aim(self, source: str, feed: Feed) -> None:
         """Tell who decodes how large the picture is shown."""
-        widths = [tile.width for tile in self._scene.tiles if tile.participant == source]
+        shown = (*self._scene.tiles, *(self._apart.tiles if self._apart is not None else ()))
+        widths = [tile.width for tile in shown if tile.participant == source]
         feed.mailbox.tile_width = max(widths, default=None)
 
     def _with_output(self, rendition: str, codec: VideoCodec, apply: Callable[[Output], None]) -> None:

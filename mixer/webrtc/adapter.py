@@ -13,6 +13,8 @@ upgrade of either is made with the contract tests green.
     Which pair media leaves by.
 ``Connection.query_consent``
     The keepalives of RFC 7675 stay; the verdict is ours, see ``IceConnection.query_consent``.
+``Connection.build_request``
+    Checks beside aioice's own: `IceConnection.call`.
 ``StunProtocol.__init__``, ``.request``, ``.close``, ``.transactions``
     A protocol object without a transport of its own.
 ``RTCDtlsTransport(transport)``, of which it uses ``_recv`` and ``_send``

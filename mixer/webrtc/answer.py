@@ -36,7 +36,7 @@ _EXTENSIONS: Final[dict[Kind, tuple[str, ...]]] = {
     "video": (MID, ABS_SEND_TIME, TRANSPORT_CC),
 }
 _FEEDBACK: Final[dict[Kind, tuple[str, ...]]] = {
-    "audio": ("transport-cc",),
+    "audio": ("nack", "transport-cc"),
     "video": ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc", "ccm tmmbr"),
 }
 _LAYER_EXTENSIONS: Final = (RID, REPAIRED_RID)  # of no use without simulcast
@@ -91,7 +91,7 @@ class Track:
     rtx: Mapping[int, int]  # RTX payload type -> the one it repairs (RFC 4588)
     extensions: Mapping[str, int]
     layers: tuple[str, ...] = ()  # rids of the simulcast that we take (RFC 8853)
-    red: int | None = None  # payload type of RFC 2198 around what we receive
+    red: int | None = None  # payload type of RFC 2198 around the sound, in both directions
 
     @property
     def formats(self) -> tuple[int, ...]:
@@ -236,7 +236,7 @@ def _track(
         rtx=_rtx(section.codecs, (receives, sends)),
         extensions={uri: number for uri, number in usable.items() if uri in known and uri not in useless},
         layers=layers,
-        red=_red(section.codecs, receives),
+        red=_red(section.codecs, receives or sends),
     )
 
 
@@ -248,11 +248,11 @@ def _audio(codecs: Iterable[Codec]) -> Negotiated | None:
     return None
 
 
-def _red(codecs: Iterable[Codec], receives: Negotiated | None) -> int | None:
+def _red(codecs: Iterable[Codec], sound: Negotiated | None) -> int | None:
     """RFC 2198 around Opus and nothing else: ``a=fmtp:63 111/111``."""
-    if receives is None or receives.name != "opus":
+    if sound is None or sound.name != "opus":
         return None
-    inner = str(receives.codec.payload_type)
+    inner = str(sound.codec.payload_type)
     for codec in codecs:
         if (codec.name, codec.clock_hz, codec.channels) == ("RED", 48_000, 2):
             listed = next(iter(codec.parameters), "").split("/")
@@ -383,8 +383,8 @@ def _track_rows(track: Track, plan: Plan, local: LocalSide, *, first: bool) -> l
         rows += _codec_rows(negotiated, track.feedback)
         if track.receives is not None and negotiated.name == "VP8" and not track.screen:
             rows.append(f"a=fmtp:{negotiated.codec.payload_type} {_VP8_FMTP}")
-    if track.red is not None and track.receives is not None:
-        inner = track.receives.codec.payload_type
+    if track.red is not None:
+        inner = track.codecs[0].codec.payload_type
         rows += [f"a=rtpmap:{track.red} red/48000/2", f"a=fmtp:{track.red} {inner}/{inner}"]
     for number, repaired in track.rtx.items():
         rows += [f"a=rtpmap:{number} rtx/90000", f"a=fmtp:{number} apt={repaired}"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mixer.rtp.arrivals import ArrivalLog
+from mixer.rtp.gaps import SoundGaps
 from mixer.rtp.packet import RtpPacket
 from mixer.rtp.rtcp import (
     FullIntraRequest,
@@ -116,7 +117,11 @@ class Feedback:
         """NACKs and keyframe requests that are due."""
         packets: list[RtcpPacket] = []
         for incoming in self._router.tracks:
-            if incoming.assembler is None or incoming.ssrc is None:
+            if incoming.ssrc is None:
+                continue
+            if incoming.gaps is not None:
+                packets += self._sounds(incoming, incoming.gaps, now, rtt_s)
+            if incoming.assembler is None:
                 continue
             if rtt_s is not None:
                 incoming.assembler.set_rtt(rtt_s)
@@ -132,6 +137,17 @@ class Feedback:
                 incoming.want_keyframe()
             packets += self._keyframe_requests(incoming, now)
         return packets
+
+    def _sounds(
+        self, incoming: IncomingTrack, gaps: SoundGaps, now: float, rtt_s: float | None
+    ) -> list[RtcpPacket]:
+        if rtt_s is not None:
+            gaps.set_rtt(rtt_s)
+        lost = gaps.due(now)
+        if not lost or incoming.ssrc is None:
+            return []
+        incoming.nacks += len(lost)
+        return [Nack(self._ssrc, incoming.ssrc, tuple(lost))]
 
     def arrived(self, packet: RtpPacket, now: float) -> None:
         """A packet came, of whatever stream: a repeat, and one that nobody waits for, too."""

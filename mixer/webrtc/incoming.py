@@ -16,6 +16,7 @@ from typing import Final
 
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo, VideoCodec
 from mixer.rtp.assemble import FrameAssembler
+from mixer.rtp.gaps import SoundGaps
 from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket
 from mixer.rtp.reception import ReceptionStats
@@ -49,6 +50,9 @@ class IncomingTrack:
         if track.red is not None:
             self.codecs[track.red] = track.receives.name
             self.red = RedUnpacker(red_type=track.red, inner_type=track.receives.codec.payload_type)
+        self.gaps: SoundGaps | None = None
+        if track.kind == "audio" and "nack" in track.feedback:
+            self.gaps = SoundGaps(clock_hz)
         self.stats = ReceptionStats(clock_hz)
         self.ssrc: int | None = None
         self.assembler: FrameAssembler | None = None
@@ -85,9 +89,21 @@ class IncomingTrack:
             self.assembler = self._new_assembler(packet.payload_type)
         return self.assembler.push(packet, now)
 
+    def marked(self, packet: RtpPacket, now: float) -> RtpPacket:
+        """A packet of sound, marked if it came because it was asked for: it has no RTX to tell."""
+        if self.gaps is None or not self.gaps.take(packet, now):
+            return packet
+        return replace(packet, repaired=True)
+
     def sounds(self, packet: RtpPacket) -> list[RtpPacket]:
         """Packets of the bare codec: this one, and the lost ones that it repeats. Raises ``MalformedPacket``."""
-        return [packet] if self.red is None else self.red.unpack(packet)
+        if self.red is None:
+            return [packet]
+        found = self.red.unpack(packet)
+        if self.gaps is not None:
+            for earlier in found[:-1]:
+                self.gaps.found(earlier)
+        return found
 
     def measure(self, now: float) -> None:
         """Count the rate since the last call into ``received_bps``."""
@@ -169,7 +185,11 @@ class Router:
         if not incoming.accept(packet, now):
             self.dropped["payload_type"] += 1
             return None
-        return incoming, packet
+        return incoming, incoming.marked(packet, now)
+
+    def asks_for_sound(self, now: float) -> bool:
+        """Whether a sound comes over a line that loses, so that what is missing has to be looked for often."""
+        return any(incoming.gaps is not None and incoming.gaps.waits(now) for incoming in self.tracks)
 
     def _first(self, packet: RtpPacket, now: float) -> IncomingTrack | None:
         """The first packet of an SSRC."""

@@ -11,6 +11,7 @@ from mixer.fanout import PacketizedVideo
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedAudio, Kind, VideoCodec
 from mixer.rtp.pacing import AT_ONCE, Pacer
 from mixer.rtp.payload import vp8
+from mixer.rtp.red import write_red
 from mixer.rtp.rtcp import ReportBlock, SenderReport
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
 from mixer.webrtc.downlink import Downlink, EchoedLine, TimedLine
@@ -20,6 +21,7 @@ RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
 SWITCH_STEP: Final = (
     90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
 )
+SOUND_HISTORY: Final = 64  # 1.3 s of the shortest packets: a second request comes within 1 s
 
 
 class _Queued(NamedTuple):
@@ -71,6 +73,7 @@ class MixOut:
         self.audio: OutgoingStream | None = None
         self.video_codec: VideoCodec | None = None
         self.audio_codec: AudioCodec | None = None
+        self.red: tuple[int, int] | None = None  # payload types: RED's, and of the sound in it
         self.counters = MixCounters()
 
     def add(self, track: Track, ssrcs: Mapping[Kind, int], rtx_ssrc: int) -> None:
@@ -92,6 +95,8 @@ class MixOut:
                 self.downlink = self._line_of(self.video, pads=True)
             case sound:
                 self.audio_codec = sound
+                if track.red is not None:
+                    self.red = track.red, track.sends.codec.payload_type
                 # no send time: it would be a twelfth of the `audio` rendition, and REMB is about pictures; the
                 # number is worth it, since that rendition has nothing else that tells of the line
                 self.audio = OutgoingStream(
@@ -100,7 +105,7 @@ class MixOut:
                     clock_hz=track.sends.codec.clock_hz,
                     transport_id=track.transport_cc,
                     levels_id=track.extensions.get(MIXER_LEVELS),
-                    history=0,
+                    history=SOUND_HISTORY if "nack" in track.feedback else 0,
                 )
                 if self.video is None:
                     self.downlink = self._line_of(self.audio, pads=False)
@@ -164,9 +169,16 @@ class MixOut:
         self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
         first, named = stream.packets == 0, frame.contributors
-        size = len(frame.data) + stream.header_size + stream.naming_size(len(named))
+        payload, kind = frame.data, None
+        if frame.earlier and self.red is not None:
+            kind, inner = self.red
+            payload = write_red(inner, frame.earlier, frame.data)
+        size = len(payload) + stream.header_size + stream.naming_size(len(named))
         number = self._depart(stream, size, now)
-        self._put(stream.packet(frame.data, pts, marker=first, now=now, transport=number, contributors=named))
+        packet = stream.packet(
+            payload, pts, marker=first, now=now, transport=number, contributors=named, payload_type=kind
+        )
+        self._put(packet)
 
     def drain(self, now: float) -> None:
         """Send what the pacer lets go by now, and padding while the line is tried."""
@@ -218,12 +230,13 @@ class MixOut:
         """Whether ``ssrc`` is our picture stream."""
         return self.video is not None and self.video.ssrc == ssrc
 
-    def repeat(self, lost: tuple[int, ...], now: float) -> None:
-        """Answer a NACK for the picture stream, as far as the line has room for it."""
-        self.counters.nacks += 1
-        if self.video is not None:
-            for sequence in lost:
-                self._repeat(self.video, sequence, now)
+    def repeat(self, ssrc: int, lost: tuple[int, ...], now: float) -> None:
+        """Answer a NACK for one of our streams, as far as the line has room for it; of another one: ignored."""
+        for stream in (self.video, self.audio):
+            if stream is not None and stream.ssrc == ssrc:
+                self.counters.nacks += 1
+                for sequence in lost:
+                    self._repeat(stream, sequence, now)
 
     def _repeat(self, stream: OutgoingStream, sequence: int, now: float) -> None:
         size, number = stream.repeat_size(sequence), 0

@@ -107,14 +107,16 @@ class OutgoingStream:
         now: float,
         transport: int = 0,
         contributors: tuple[tuple[int, int], ...] = (),
+        payload_type: int | None = None,
     ) -> bytes:
         """The next packet in clear. ``pts``: room time in ``clock_hz`` units. ``transport``: its wide number.
-        ``contributors``: of a mix.
+        ``contributors``: of a mix. ``payload_type``: another one than the stream's own.
         """
         sequence = self._sequence
         self._sequence = (sequence + 1) & 0xFFFF
         self._timestamp = (pts + self._offset) & 0xFFFFFFFF
-        header = write_header(self._payload_type, marker, sequence, self._timestamp, self.ssrc)
+        kind = self._payload_type if payload_type is None else payload_type
+        header = write_header(kind, marker, sequence, self._timestamp, self.ssrc)
         if contributors:
             header = self._naming(header, contributors, now, transport)
         elif self._stamped:

@@ -208,6 +208,7 @@ class Peer:
         self._heard_at = 0.0
         self._media_at = 0.0
         self._line_at = 0.0
+        self.is_patient = True  # whether ``poll`` each ``PATIENT_ROUNDS`` is enough
         self._set_up: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.receives_video: VideoCodec | None = None
@@ -224,9 +225,9 @@ class Peer:
         return self._mix.audio_codec
 
     @property
-    def is_patient(self) -> bool:
-        """Whether ``poll`` each ``PATIENT_ROUNDS`` is enough."""
-        return self.receives_video is None
+    def repeats_audio(self) -> bool:
+        """Whether what is sent may carry earlier sound again (RED)."""
+        return self._mix.red is not None
 
     # --- signalling ---
 
@@ -361,7 +362,7 @@ class Peer:
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed
-        if original is packet:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
+        if not original.repaired:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
             incoming.stats.receive(packet, now)
         if incoming.track.kind == "video":
             layers = self._feedback.layers(incoming)
@@ -393,8 +394,8 @@ class Peer:
                 self._mix.downlink.feedback(packet, self._rtt_s, now)
                 if held and not self.holds_pictures:
                     self._line_at = now
-            case Nack() if self._mix.is_video(packet.media_ssrc):
-                self._mix.repeat(packet.lost, now)
+            case Nack():
+                self._mix.repeat(packet.media_ssrc, packet.lost, now)
             case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
                 self._keyframe_wanted()
             case FullIntraRequest() if any(self._mix.is_video(ssrc) for ssrc, _ in packet.entries):
@@ -496,6 +497,7 @@ class Peer:
         """Feedback, reports, timeouts. Each ``POLL_S`` or, of the patient, so many of them, by the factory."""
         if not self._ready or self._transport is None:
             return
+        self.is_patient = self.receives_video is None and not self._router.asks_for_sound(now)
         urgent = self._feedback.urgent(now, self._transport.rtt_s)
         if self._feedback.report_due(now):
             sent = self._mix.reports(now=now, unix_s=time.time())
@@ -556,7 +558,8 @@ class Peer:
             "packets": sum(incoming.stats.received for incoming in tracks),
             "lost": sum(max(0, incoming.stats.lost) for incoming in tracks),
             "recovered": sum(assembler.recovered for assembler in assemblers)
-            + sum(incoming.red.recovered for incoming in tracks if incoming.red is not None),
+            + sum(incoming.red.recovered for incoming in tracks if incoming.red is not None)
+            + sum(incoming.gaps.recovered for incoming in tracks if incoming.gaps is not None),
             "jitter_ms": round(max((incoming.stats.jitter_ms for incoming in tracks), default=0.0), 2),
             "rtt_ms": round(rtt_s * 1000, 1) if rtt_s is not None else None,
             "bytes": transport.bytes_received if transport else 0,

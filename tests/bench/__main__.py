@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import legs, networks, room
+from tests.bench import crashes, legs, networks, room
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -30,6 +30,8 @@ TITLES: Final = {
     "wire": "Bytes on the wire",
     "capped": "A line that narrows: viewer at auto",
     "idle": "Idle rooms",
+    "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
+    "crashes": "Recorders killed at any moment, recovered, sealed, opened",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
 PARTS: Final = tuple(TITLES)
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "wire": lambda: networks.wire(directory / "wire"),
             "capped": lambda: networks.capped(directory / "capped"),
             "idle": lambda: room.idle_rooms(directory),
+            "cost": lambda: room.recording_cost(directory / "cost"),
+            "crashes": lambda: crashes.crashes(directory / "crashes"),
             "compose": _compose,
         }
         for part in (part for part in PARTS if part in chosen):

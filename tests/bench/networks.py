@@ -133,7 +133,7 @@ def capped(directory: Path) -> list[Figure]:
             api = ServerApi(http, shaper.url, probe.plan.room, server.token)
             async with (
                 watching(http, api, ["auto"]) as (telling,),
-                watching(http, api, ["auto"], transport_cc=False) as (plain,),
+                watching(http, api, ["auto"], tells="losses") as (plain,),
                 asyncio.TaskGroup() as group,
             ):
                 eyes = [Eye(telling), Eye(plain)]

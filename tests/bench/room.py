@@ -25,6 +25,8 @@ STARTS: Final = 3
 IDLE_ROOMS: Final = 50
 IDLE_S: Final = 10.0
 SETTLE_S: Final = 3.0
+COST_TURNS: Final = 5
+COST_S: Final = 6.0
 
 
 def ready(directory: Path) -> list[Figure]:
@@ -67,6 +69,44 @@ async def _recording_only(server: Server, seconds: float) -> list[Figure]:
         Figure("memory (PSS) of the server", after.pss_mb, "MB"),
         Figure("recording stopped and archived", float(recorded), "", 1, "≥"),
     ]
+
+
+def recording_cost(directory: Path) -> list[Figure]:
+    """What a recording adds to a room that is watched at `high`: off and on in turn, the medians compared."""
+    with serving(directory) as server:
+        return asyncio.run(_recording_cost(server))
+
+
+async def _recording_cost(server: Server) -> list[Figure]:
+    room = server.room("bench")
+    plan = Plan(url=server.url, room=room, token=server.token, callers=4, viewers=2)
+    call = asyncio.to_thread
+    off, on, apart = [], [], []
+    async with opened(plan) as probe:
+        shy = f"/v1/rooms/{room}/participants/{probe.callers[0].entry.sub}"
+        await asyncio.sleep(SETTLE_S)
+        for _ in range(COST_TURNS):
+            off.append(await _cores(server))
+            recording = await call(server.call, "POST", f"/v1/rooms/{room}/recordings", {})
+            on.append(await _cores(server))
+            await call(server.call, "PATCH", shy, {"recorded": False})
+            apart.append(await _cores(server))
+            await call(server.call, "PATCH", shy, {"recorded": True})
+            await call(_sealed, server, recording["id"])
+    added = statistics.median(with_it - without for without, with_it in zip(off, on, strict=True))
+    refused = statistics.median(with_it - without for without, with_it in zip(off, apart, strict=True))
+    return [
+        Figure("recording, beyond the room", 100 * added, "% of a core", 5, digits=1),
+        Figure("... while somebody refuses to be in it", 100 * refused, "% of a core", digits=1),
+        Figure("the room without it", statistics.median(off), "cores", digits=2),
+    ]
+
+
+async def _cores(server: Server) -> float:
+    await asyncio.sleep(1.0)  # what starting or sealing takes is over
+    before = await asyncio.to_thread(usage, server.process.pid)
+    await asyncio.sleep(COST_S)
+    return (await asyncio.to_thread(usage, server.process.pid)).cores_since(before)
 
 
 async def _full_room(server: Server, seconds: float, follow: bool) -> list[Figure]:

@@ -53,7 +53,7 @@ from tests.mixer.webrtc.test_answer import video_offer
 Kind = Literal["transport-cc", "remb", "reports"]
 
 STEP_S = 0.005  # the pacer's slot
-AUDIO_PT, VIDEO_PT, RTX_PT = 111, 96, 97
+AUDIO_PT, RED_PT, VIDEO_PT, RTX_PT = 111, 63, 96, 97
 AUDIO_SSRC, VIDEO_SSRC, RTX_SSRC = 11, 22, 33
 SRTP_TAG = 10
 CALL_BYTES = 124 - 28 - SRTP_TAG  # of a connectivity check, as it is on the wire
@@ -113,7 +113,7 @@ class Bridge:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._outputs: dict[str, tuple[Callable[[EncodedAudio], None], int, int, bool]] = {}
+        self._outputs: dict[str, tuple[Callable[[EncodedAudio], None], int, int, tuple[int, ...]]] = {}
 
     def add_output(
         self,
@@ -125,9 +125,10 @@ class Bridge:
         ptime_ms: int,
         bitrate_bps: int,
         fec: bool,
+        repeats: tuple[int, ...],
     ) -> None:
         assert key not in self._outputs
-        self._outputs[key] = (sink, ptime_ms // 20, bitrate_bps, fec)
+        self._outputs[key] = (sink, ptime_ms // 20, bitrate_bps, repeats)
 
     def remove_output(self, key: str) -> None:
         self._outputs.pop(key, None)
@@ -137,11 +138,12 @@ class Bridge:
         return len(self._outputs)
 
     def tick(self, index: int) -> None:
-        for sink, frames, bitrate_bps, _ in list(self._outputs.values()):
+        for sink, frames, bitrate_bps, repeats in list(self._outputs.values()):
             if (index + 1) % frames == 0:
                 size = int(bitrate_bps * frames * 0.02 / 8 * self._random.uniform(0.8, 1.2))
                 pts = (index + 1 - frames) * FRAME_SAMPLES
-                sink(EncodedAudio("opus", bytes(size), pts, frames * FRAME_SAMPLES))
+                earlier = tuple((back * frames * FRAME_SAMPLES, bytes(size)) for back in repeats)
+                sink(EncodedAudio("opus", bytes(size), pts, frames * FRAME_SAMPLES, earlier=earlier))
 
 
 class _Factory(PeerFactory):
@@ -401,7 +403,10 @@ class MixRoom:
 
 def _offer(kind: Kind, video: bool, rtx: bool) -> str:
     numbered = f"|a=extmap:5 {TRANSPORT_CC}" if kind == "transport-cc" else ""
-    sound = f"audio {AUDIO_PT}|a=recvonly|a=rtpmap:{AUDIO_PT} opus/48000/2{numbered}"
+    sound = (
+        f"audio {AUDIO_PT} {RED_PT}|a=recvonly|a=rtpmap:{AUDIO_PT} opus/48000/2|a=rtpmap:{RED_PT} red/48000/2"
+        f"|a=fmtp:{RED_PT} {AUDIO_PT}/{AUDIO_PT}|a=rtcp-fb:{AUDIO_PT} nack{numbered}"
+    )
     repairs = f"|a=rtpmap:{RTX_PT} rtx/90000|a=fmtp:{RTX_PT} apt={VIDEO_PT}" if rtx else ""
     picture = (
         f"video {VIDEO_PT}{f' {RTX_PT}' if rtx else ''}|a=recvonly|a=rtpmap:{VIDEO_PT} VP8/90000{repairs}"

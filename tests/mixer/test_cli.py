@@ -41,9 +41,9 @@ def test_usage_is_2(argv: list[str]) -> None:
     assert ends(*argv) == 2
 
 
-@pytest.mark.parametrize("command", ["", "serve", "config", "token", "compose", "probe"])
+@pytest.mark.parametrize("command", ["", "serve", "config", "token", "compose", "probe", "archive"])
 def test_help_is_0(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if command in {"compose", "probe"}:
+    if command in {"compose", "probe", "archive"}:
         pytest.importorskip(f"mixer.{command}")
     assert ends(*filter(None, [command, "--help"])) == 0
     assert "usage: mosaique" in capsys.readouterr().out

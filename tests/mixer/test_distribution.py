@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mixer.audio.bridge import AudioBridge
-from mixer.distribution import RECORDED, Distribution
+from mixer.distribution import RECORDED, RECORDED_APART, Distribution
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio, EncodedVideo, VideoCodec
 from mixer.video.rendition import RENDITIONS
@@ -45,6 +45,7 @@ class Canvas:
 class Peer:
     sends_video = "VP8"
     sends_audio = "opus"
+    repeats_audio = False
 
     def __init__(self) -> None:
         self.units: list[PacketizedVideo] = []
@@ -210,3 +211,33 @@ async def test_viewers_of_one_rendition_share_everything_and_the_recorder_keeps_
     assert canvas.sinks.keys() == {RECORDED}
     out.stop_recording()
     assert canvas.sinks == {}
+
+
+async def test_from_the_word_on_the_recorder_gets_nothing_of_the_other_canvas() -> None:
+    out, canvas, _ = distribution()
+    recorded: list[bytes] = []
+    out.record(lambda frame: recorded.append(frame.data[:4]))
+
+    async def show(key: tuple[str, VideoCodec], mark: bytes, *, keyframe: bool = False) -> None:
+        canvas.sinks[key](EncodedVideo("H264", mark + b"\x01" * 20, 0, keyframe))
+        await asyncio.sleep(0)
+
+    await show(RECORDED, b"all0")  # before the first keyframe
+    await show(RECORDED, b"all1", keyframe=True)
+    in_flight = canvas.sinks[RECORDED]
+    out.record_apart(True)
+    assert canvas.forced[-1] == RECORDED_APART
+    assert canvas.sinks.keys() == {RECORDED_APART}, "nobody watches the other one"
+    in_flight(EncodedVideo("H264", b"all2" + b"\x01" * 20, 0, True))  # was being encoded when the word came
+    await asyncio.sleep(0)
+    await show(RECORDED_APART, b"few0")
+    await show(RECORDED_APART, b"few1", keyframe=True)
+    out.record_apart(False)
+    out.record_apart(False)
+    await show(RECORDED, b"all3")
+    await show(RECORDED, b"all4", keyframe=True)
+    assert recorded == [b"all1", b"few1", b"all4"]
+    out.stop_recording()
+    assert canvas.sinks == {}
+    out.record_apart(True)
+    assert canvas.sinks == {}, "nothing is encoded while nothing is recorded"

@@ -308,3 +308,35 @@ async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> Non
 def _said(desk: Desk, room: str) -> None:
     """Something that is answered by an event, after all that was said before it."""
     desk.host.say(room, protocol.SpeakingChanged(speaking=(), speaker=None))
+
+
+async def test_a_recording_ends_at_the_room_s_longest_and_another_begins_where_it_is_set(
+    d: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await d.registry.change_room("demo", RoomPatch(record=True, max_recording_minutes=30))
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    assert d.desk.states == {"REC0": ["recording"]}
+    await d.registry.change_recording("REC0", "paused", by="mod")
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+
+    def ahead() -> None:
+        monkeypatch.setattr(loop, "time", lambda: clock() + 29 * 60 + 50)
+
+    ahead()
+    await asyncio.sleep(1.2 * registry.SWEEP_S)  # one sweep, on a clock that has jumped: not long enough
+    assert d.desk.states["REC0"][-1] == "paused"
+    data = await until(
+        d, "recording.started", lambda: monkeypatch.setattr(loop, "time", lambda: clock() + 30 * 60 + 5)
+    )
+    assert data["recording"] == "REC1"
+    assert d.desk.states == {"REC0": ["recording", "paused", "sealing"], "REC1": ["recording"]}
+
+
+async def test_an_empty_room_s_recording_ends_after_a_minute(
+    d: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "EMPTY_RECORDING_S", 0.5)
+    await d.registry.start_recording("demo", tracks=False, note="", by="mod")
+    data = await until(d, "recording.stopped")
+    assert data["reason"] == "the room was empty"

@@ -97,6 +97,27 @@ async def test_two_browsers_see_each_other(server: Server) -> None:
             assert part.max() > 100, f"{person['name']}'s tile is dark"
 
 
+@pytest.mark.peer("chromium")
+async def test_who_ticks_the_box_is_left_out_of_recordings_until_they_untick_it(server: Server) -> None:
+    room = server.room("page-consent")
+    async with launch("chromium") as page:
+        tick = "document.querySelector('#unrecorded').click()"
+        await join(page, f"{server.url}/r/{room}", "Anna", prepare=tick)
+        await sees_motion(page)
+        assert server.call("GET", f"/v1/rooms/{room}/participants")[0]["recorded"] is False
+        started = server.call("POST", f"/v1/rooms/{room}/recordings", {})
+        await page.wait_for("!document.querySelector('#recording').hidden")
+        await page.evaluate("document.querySelector('#show-settings').click()")
+        await page.evaluate(tick)
+        for _ in range(50):
+            if server.call("GET", f"/v1/rooms/{room}/participants")[0]["recorded"]:
+                break
+            await asyncio.sleep(0.1)  # the page's PATCH is on its way
+        assert server.call("GET", f"/v1/rooms/{room}/participants")[0]["recorded"] is True
+        server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
+        assert not [line for line in page.console if line.startswith(("error", "exception"))], page.console
+
+
 # A headless browser has no screen to choose from: a drawn slide takes its place.
 SLIDE = """(() => {
   const sheet = document.createElement('canvas');

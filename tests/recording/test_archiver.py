@@ -388,10 +388,10 @@ def test_verify_names_a_flipped_byte(path: str, archive: Archive, kept: Recordin
     body[len(body) // 2] ^= 0x20
     file.write_bytes(body)
     heard: list[str] = []
-    verdict = archive.verify(kept.id, heard.append)
+    verdict = archive.verify(kept.id, lambda name, done, total: heard.append(name))
     assert not verdict["ok"]
     assert [check["path"] for check in verdict["files"] if not check["ok"]] == [path]
-    assert len(heard) == 8
+    assert len(set(heard)) == 8
     if path == "recording.json":
         with pytest.raises(FixityError):
             archive.media(kept.id)

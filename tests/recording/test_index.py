@@ -10,9 +10,10 @@ import pytest
 from ulid import ULID
 
 from recording.errors import BadQuery, RecordingLive, RecordingMissing, WrongState
-from recording.index import STATES, TRANSITIONS, Index
+from recording.index import TRANSITIONS, Index
 from recording.keys import rfc3339
 from recording.package import Description, Seal, SealedFile, Stay
+from recording.rows import STATES, Query
 
 T0 = 1_800_000_000.0
 
@@ -73,7 +74,7 @@ def test_search_words(index: Index) -> None:
         ("zoe", [a]), ("MULL", [a]), ("reunion budg", [a]), ("atelier", [b]), ("jean luc", [b]), ("zoe jean", []),
         (a.id, [a]), ("", [b, a]), ("***", [b, a]), ("and", [a]), ('"and" OR (', []), ("' --", [b, a]),
     ):  # fmt: skip
-        assert [r.id for r in index.search(q=q).recordings] == [d.id for d in expected], q
+        assert [r.id for r in index.search(Query(q=q)).recordings] == [d.id for d in expected], q
     assert index.get(a.id).participants[0].name == "Zoë Müller"
 
 
@@ -83,7 +84,7 @@ def test_bad_arguments_are_named(index: Index) -> None:
         ("cursor", {"cursor": "AAAA"}), ("from", {"from_": "yesterday"}), ("to", {"to": "2026-01-01T00:00:00"}),
     ):  # fmt: skip
         with pytest.raises(BadQuery) as caught:
-            index.search(**arguments)  # type: ignore[arg-type]
+            index.search(Query(**arguments))  # type: ignore[arg-type]
         assert caught.value.field == field
 
 
@@ -104,7 +105,7 @@ def test_ten_thousand(index: Index) -> None:
     seen: list[str] = []
     cursor = None
     while True:
-        page = index.search(room="room-7", cursor=cursor, limit=90)
+        page = index.search(Query(room="room-7", cursor=cursor, limit=90))
         seen += [info.id for info in page.recordings]
         cursor = page.cursor
         if cursor is None:
@@ -118,7 +119,7 @@ def test_ten_thousand(index: Index) -> None:
     ]  # fmt: skip
     for query in queries:
         began = time.process_time()
-        page = index.search(**query)  # type: ignore[arg-type]
+        page = index.search(Query(**query))  # type: ignore[arg-type]
         # CPU time, and ten times what was measured (15 ms at most): catches a scan with a sort, not a busy machine
         assert time.process_time() - began < 0.25, query
-    assert len(index.search(from_=half, to=rfc3339(T0 + 5_010 * 60)).recordings) == 10
+    assert len(index.search(Query(from_=half, to=rfc3339(T0 + 5_010 * 60))).recordings) == 10

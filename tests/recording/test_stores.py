@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from recording import local
 from recording.errors import ObjectExists, StoreError
 from recording.local import LocalStore
 from recording.store import ObjectInfo, ObjectStore
@@ -16,9 +15,10 @@ from recording.stores import open_store
 from tests.fakes.memory_store import MemoryStore
 
 
-@pytest.mark.parametrize("kind", ["local", "memory"])
+@pytest.mark.parametrize("kind", ["local", "memory", "locking"])
 def test_contract(kind: str, tmp_path: Path) -> None:
-    store: ObjectStore = LocalStore(tmp_path / "store") if kind == "local" else MemoryStore()
+    store: ObjectStore
+    store = LocalStore(tmp_path / "store") if kind == "local" else MemoryStore(locks=kind == "locking")
     check_object_store(store, tmp_path)
 
 
@@ -26,7 +26,7 @@ def test_contract_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def no_links(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(local.os, "link", no_links)
+    monkeypatch.setattr(os, "link", no_links)
     check_object_store(LocalStore(tmp_path / "store"), tmp_path)
 
 

@@ -19,7 +19,7 @@ PAGES: Final = sorted(WEB.glob("*.html"))
 SCRIPTS: Final = sorted(STATIC.glob("js/*.js"))
 LANGUAGES: Final = ["en", "fr", "de", "nl"]
 ROOM_PAGE_BYTES: Final = 100_000  # issue 2: the page at /r/{room}, with all it loads, uncompressed
-ALL_BYTES: Final = 108_600  # every page together; a screen of its own and the weak line's notice took 600
+ALL_BYTES: Final = 109_200  # every page together; being left out of recordings took 600 of it
 AA: Final = 4.5  # WCAG 2.1, 1.4.3: contrast of text
 AA_EDGE: Final = 3.0  # WCAG 2.1, 1.4.11: contrast of the edge of a control
 

@@ -188,6 +188,22 @@ def test_twenty_shouting_callers_stay_in_range_and_the_recorder_too():
     assert 0.9 < max(peaks) <= 1.0
 
 
+def test_who_is_left_out_of_the_recording_is_heard_by_all_but_it():
+    bridge, callers = three(seconds=4.0)
+    taken: list[np.ndarray] = []
+    bridge.set_recorder(lambda pcm, pts: taken.append(pcm.copy()))
+    run(bridge, list(callers.values()), range(100))
+    bridge.leave_out_of_recording(frozenset({"bob"}))
+    run(bridge, list(callers.values()), range(100, 200))
+    before, after = np.concatenate(taken[50:100]), np.concatenate(taken[100:])
+    sent = level_db(tone(HZ["bob"], 1.0), HZ["bob"])
+    assert level_db(before, HZ["bob"]) == pytest.approx(sent, abs=1.5)
+    assert level_db(after, HZ["bob"]) < sent - 60
+    for name in ("ann", "eve"):
+        assert level_db(after, HZ[name]) == pytest.approx(level_db(before, HZ[name]), abs=0.5)
+    assert level_db(callers["viewer"].heard()[-96_000:], HZ["bob"]) == pytest.approx(sent, abs=1.5)
+
+
 def test_the_recorder_sees_every_tick_even_those_that_were_left_out():
     bridge, callers = three()
     times: list[int] = []

@@ -18,11 +18,11 @@ from mixer.http.app import build_app
 from mixer.http.pages import WEB_DIRECTORY
 from mixer.registry import Registry
 from mixer.service import ArchiveDesk
-from recording.archive import Archive
 from recording.archiver import Archiver
-from recording.index import Index
+from recording.holdings import Holdings
 from recording.local import LocalStore
 from recording.package import CLOSED, MEDIA, TIMELINE, Summary, write_model
+from recording.store import ObjectStore
 from tests.contracts import room_host
 from tests.fakes.host import MemoryHost
 
@@ -38,15 +38,22 @@ class Site:
 
     room = "demo"
 
-    def __init__(self, directory: Path, *, web_directory: Path = WEB_DIRECTORY, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        web_directory: Path = WEB_DIRECTORY,
+        store: ObjectStore | None = None,
+        **settings: Any,
+    ) -> None:
         directory.mkdir(exist_ok=True)
         settings.setdefault("auth", {}).update(admin_token=ADMIN_TOKEN, secret=SECRET)
         self.settings = Settings.model_validate({"data_dir": directory, **settings})
         self.host = MemoryHost()
-        self.index = Index(directory / "index.sqlite")
         self.spool = directory / "spool"
-        self.store = LocalStore(directory / "archive")
-        self.archive = Archive(self.spool, self.store, self.index)
+        self.store = LocalStore(directory / "archive") if store is None else store
+        self.holdings = Holdings.open(directory, self.store, mode=self.settings.archive.retention_mode)
+        self.index, self.archive = self.holdings.index, self.holdings.archive
         self.registry = Registry(
             self.host,
             ArchiveDesk(self.archive),
@@ -54,7 +61,7 @@ class Site:
             auto_create=self.settings.rooms.auto_create,
         )
         self.app = build_app(
-            self.registry, self.archive, self.settings, web_directory=web_directory, heartbeat_s=0.05
+            self.registry, self.holdings, self.settings, web_directory=web_directory, heartbeat_s=0.05
         )
         self.client = TestClient(TestServer(self.app))
 
@@ -72,7 +79,7 @@ class Site:
     async def stop(self) -> None:
         await self.client.close()
         await self.registry.drain(grace_s=1)
-        self.index.close()
+        self.holdings.close()
 
     def archive_film(self, room: str = "demo", film: bytes = FILM) -> str:
         """Seal a recording whose film is any bytes; returns its id."""

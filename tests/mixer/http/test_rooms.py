@@ -138,6 +138,12 @@ async def test_a_participant_speaks_for_themself_only(site: Site) -> None:
     assert (changed["agc"], changed["noise_suppression"]) == (False, False)
     changed = await site.ok("PATCH", path, json={"agc": True, "noise_suppression": True}, token=ann)
     assert (changed["agc"], changed["noise_suppression"]) == (True, True)
+    assert (await site.ok("PATCH", path, json={"recorded": False}, token=ann))["recorded"] is False
+    await site.refused(403, "PATCH", path, json={"recorded": True}, token=bob)
+    await site.refused(403, "PATCH", path, json={"recorded": True}, token=token("moderator", sub="mo"))
+    assert (await site.ok("PATCH", path, json={"recorded": True}, token=ann))["recorded"] is True
+    moderated = await site.ok("PATCH", path, json={"recorded": False}, token=token("moderator", sub="mo"))
+    assert moderated["recorded"] is False, "a moderator may leave somebody out, not take them in"
     await site.refused(403, "PATCH", path, json={"hand": False}, token=bob)
     await site.refused(403, "PATCH", path, json={"volume": 4}, token=ann)
     await site.refused(403, "DELETE", path, token=ann)

@@ -87,6 +87,21 @@ async def test_renditions_and_whose_voice_is_left_out(site: Site) -> None:
     await site.refused(422, "POST", "/whep/demo?participant=" + "x" * 129, data=OFFER, headers=SDP)
 
 
+async def test_who_refuses_to_be_recorded_says_so_with_the_offer(site: Site) -> None:
+    ann = token("participant", sub="ann")
+    first = await site.ask("POST", "/whip/demo?recorded=false", data=OFFER, headers=SDP, token=ann)
+    assert first.status == 201
+    session = first.headers["Location"].rsplit("/", 1)[1]
+    assert site.host.open_rooms["demo"].sessions[session].participant.recorded is False
+    again = await site.ask("POST", "/whip/demo", data=OFFER, headers=SDP, token=ann)
+    session = again.headers["Location"].rsplit("/", 1)[1]
+    assert site.host.open_rooms["demo"].sessions[session].participant.recorded is False, (
+        "a reload agrees to nothing"
+    )
+    assert (await site.ok("GET", "/v1/rooms/demo/participants"))[0]["recorded"] is False
+    await site.refused(422, "POST", "/whip/demo?recorded=perhaps", data=OFFER, headers=SDP, token=ann)
+
+
 async def test_a_session_belongs_to_who_made_it(site: Site) -> None:
     location = await site.publish(token("participant", sub="ann"))
     other = token("participant", sub="bob")

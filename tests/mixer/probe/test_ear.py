@@ -10,7 +10,7 @@ import pytest
 from mixer.audio.opus import OpusEncoder
 from mixer.media import FRAME_SAMPLES
 from mixer.probe import signal
-from mixer.probe.ear import Ear, carries_fec
+from mixer.probe.ear import WAIT_S, Ear, carries_fec
 from mixer.probe.signal import Identity
 from mixer.rtp.packet import RtpPacket
 
@@ -69,7 +69,9 @@ def test_loss_is_recovered_or_invented_and_places_stay(fec: bool) -> None:
     kept = [packet for packet in sent[:-1] if packet is sent[0] or dice.random() >= 0.1] + sent[-1:]
     lost = len(sent) - len(kept)
     ear = Ear()
-    heard = np.concatenate([ear.feed(packet, 0.0) for packet in kept])
+    by_number = {packet.sequence: at * 0.02 for at, packet in enumerate(sent)}
+    heard = np.concatenate([ear.feed(packet, by_number[packet.sequence]) for packet in kept])
+    heard = np.concatenate((heard, ear.feed(sent[-1], len(sent) * 0.02 + WAIT_S)))
     assert len(heard) == len(sent) * FRAME_SAMPLES, "what was lost is as long as it was"
     share = ear.concealed / FRAME_SAMPLES
     if fec:
@@ -79,11 +81,28 @@ def test_loss_is_recovered_or_invented_and_places_stay(fec: bool) -> None:
         assert share == lost
 
 
+def test_what_comes_in_time_is_heard_and_dated_by_its_own_arrival() -> None:
+    sent = packets(fec=False)
+    ear = Ear()
+    ear.feed(sent[0], 0.0)
+    assert not len(ear.feed(sent[2], 0.04)), "its predecessor may still come"
+    assert len(ear.feed(sent[1], 0.04 + WAIT_S - 0.01)) == 2 * FRAME_SAMPLES
+    assert (ear.samples, ear.concealed) == (3 * FRAME_SAMPLES, 0)
+    arrivals = [ear.arrival(packet * FRAME_SAMPLES) for packet in range(3)]
+    assert [found[0] for found in arrivals if found] == [0.0, 0.04 + WAIT_S - 0.01, 0.04]
+
+
 def test_late_and_repeated_packets_are_passed_over() -> None:
     sent = packets(fec=False)
     ear = Ear()
-    for packet in (sent[0], sent[2], sent[1], sent[2], sent[3]):
-        ear.feed(packet, 0.0)
+    for packet, now in (
+        (sent[0], 0.0),
+        (sent[2], 0.04),
+        (sent[3], 0.04 + WAIT_S),
+        (sent[1], 0.2),
+        (sent[2], 0.2),
+    ):
+        ear.feed(packet, now)
     assert ear.samples == 4 * FRAME_SAMPLES
     assert ear.concealed == FRAME_SAMPLES
 
@@ -93,5 +112,6 @@ def test_a_long_pause_is_no_loss() -> None:
     ear = Ear()
     ear.feed(sent[0], 0.0)
     ear.feed(sent[40], 0.8)
+    ear.feed(sent[41], 0.8 + WAIT_S)
     assert ear.concealed == 0
     assert ear.arrival(FRAME_SAMPLES) == pytest.approx((0.8, (2**32 - 5_000 + 40 * 960) & 0xFFFFFFFF))

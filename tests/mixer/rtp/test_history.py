@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 
@@ -30,7 +32,8 @@ def test_rtx_carries_the_packet(packet: RtpPacket) -> None:
     assert (wrapped.payload_type, wrapped.ssrc, wrapped.sequence) == (97, 99, 7)
     assert (wrapped.marker, wrapped.timestamp) == (packet.marker, packet.timestamp)
     assert wrapped.payload == packet.sequence.to_bytes(2, "big") + packet.payload
-    assert unwrap_rtx(wrapped, payload_type=packet.payload_type, ssrc=packet.ssrc) == packet
+    found = unwrap_rtx(wrapped, payload_type=packet.payload_type, ssrc=packet.ssrc)
+    assert found == replace(packet, repaired=True)
 
 
 def test_rtx_probes_and_rubbish() -> None:

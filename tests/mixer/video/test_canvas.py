@@ -89,6 +89,34 @@ def test_each_participant_is_in_its_tile() -> None:
     assert close(room.seen("c"), BLUE)
 
 
+def test_a_canvas_apart_shows_others_and_is_drawn_only_while_it_is_wanted() -> None:
+    room = Room("a", "b")
+    room.watch()
+    apart: list[EncodedVideo] = []
+    willing = room.sources[1:]
+    room.canvas.set_apart(room.body, arrange(room.body, willing, None), willing)
+    room.canvas.want("apart", "H264", apart.append)
+    room.show(a=RED, b=GREEN)
+    room.tick(3)
+
+    def colours(frames: list[EncodedVideo]) -> set[tuple[int, int, int]]:
+        decoder = VideoDecoder("H264")
+        rgb = [shown for frame in frames for shown in decoder.decode(frame)][-1].to_ndarray(format="rgb24")
+        return {
+            tuple(int(c) // 16 for c in rgb[y, x]) for y in range(40, 700, 60) for x in range(40, 1240, 60)
+        }
+
+    red, green = tuple(c // 16 for c in RED), tuple(c // 16 for c in GREEN)
+    near = lambda one, all_: any(max(abs(a - b) for a, b in zip(one, c, strict=True)) <= 1 for c in all_)  # noqa: E731
+    assert near(red, colours(room.frames))
+    assert not near(red, colours(apart))
+    assert near(green, colours(apart))
+    count = len(apart)
+    room.canvas.set_apart(room.body, None)
+    room.tick(3)
+    assert len(apart) == count, "no picture rather than the wrong one"
+
+
 def test_a_tile_without_a_new_picture_keeps_the_old_one() -> None:
     room = Room("a", "b")
     room.watch()

@@ -68,7 +68,7 @@ def test_every_packet_has_the_next_transport_wide_number_sound_and_repeats_too()
     out, sent = mix(SOUND, WITH_REPORTS)
     out.picture(unit(0, pts=0, keyframe=True), 0.0)
     out.sound(EncodedAudio("opus", b"sound", 0, 960), 0.0)
-    out.repeat((sent[0].sequence,), 0.1)
+    out.repeat(22, (sent[0].sequence,), 0.1)
     assert [p.ssrc for p in sent] == [22, 22, 22, 22, 11, 33]
     assert [int.from_bytes(p.extensions[5], "big") for p in sent] == list(range(6))
 
@@ -120,7 +120,7 @@ def test_repeats_are_a_share_of_what_the_line_carries() -> None:
     first = len(sent)
     report(out, first, base=0, first_at=5.0, gap_s=0.02, now=0.2)
     for step in range(100):
-        out.repeat(tuple(packet.sequence for packet in sent[:first]), 0.3 + step * 0.01)
+        out.repeat(22, tuple(packet.sequence for packet in sent[:first]), 0.3 + step * 0.01)
     repeated = sum(len(packet.payload) + 58 for packet in sent[first:]) * 8
     assert out.downlink.state.estimate_bps is not None
     assert 0 < repeated < 0.8 * out.downlink.state.estimate_bps
@@ -134,7 +134,7 @@ def test_what_belongs_to_the_old_rendition_is_not_repeated() -> None:
     out.picture(unit(0, pts=3000, fanout=2, keyframe=True), 0.03)
     new = sent[-1].sequence
     count = len(sent)
-    out.repeat((old, new), 0.1)
+    out.repeat(22, (old, new), 0.1)
     assert [packet.ssrc for packet in sent[count:]] == [33]
 
 

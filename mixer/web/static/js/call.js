@@ -106,6 +106,7 @@ export class Call extends EventTarget {
 	/** The mix: its tracks change, it stays. */
 	mix = new MediaStream();
 	rendition = "auto";
+	recorded = true;
 	tracks = {audio: null, camera: null, screen: null};
 	#watch = new Line(seamless => this.#openWatch(seamless), (line, error) => this.#changed(line, error));
 	#publish = null;
@@ -200,7 +201,7 @@ export class Call extends EventTarget {
 	}
 
 	#openPublish() {
-		return this.#open(`/whip/${this.room}`, pc => {
+		return this.#open(`/whip/${this.room}?recorded=${this.recorded}`, pc => {
 			// All sections are always there, so that a camera switched on later needs no new session.
 			const [audio, ...pictures] = this.#sources;
 			pc.addTransceiver(audio, {direction: "sendonly"});

@@ -99,6 +99,7 @@ function enter() {
 	const {audio, video} = lobby.take();
 	call = new Call(room, getToken);
 	call.rendition = $("rendition").value;
+	call.recorded = !$("unrecorded").checked;
 	if (may("participant")) Object.assign(call.tracks, {audio, camera: video});
 	else for (const track of [audio, video]) track?.stop();
 	$("mix").srcObject = call.mix;
@@ -286,6 +287,13 @@ async function setPreset() {
 	await api().call("PUT", `${path}/layout`, {...body, preset: $("preset").value});
 }
 
+async function setRecorded({target: {checked}}) {
+	local.set("mosaique.unrecorded", checked ? "1" : "");
+	if (!call) return;
+	call.recorded = !checked;
+	await tell({recorded: !checked});
+}
+
 async function setRendition() {
 	try { await call.setRendition($("rendition").value); } finally {
 		$("rendition").value = call.rendition;
@@ -367,6 +375,7 @@ click("pip", () => $("mix").requestPictureInPicture());
 on("lobby", join, "submit");
 on("rendition", setRendition, "change");
 on("preset", setPreset, "change");
+on("unrecorded", setRecorded, "change");
 on("microphone", event => call && setDevice("audio", "audio", event), "change");
 on("camera", event => call && setDevice("video", "camera", event), "change");
 on("people", ({key: pressed}) => { if (pressed === "Escape") showPeople(false, true); }, "keydown");
@@ -385,6 +394,7 @@ await ready;
 $("room-name").textContent = room;
 document.title = `${room} – Mosaique`;
 $("rendition").value = local.get("mosaique.rendition") ?? "auto";
+$("unrecorded").checked = Boolean(local.get("mosaique.unrecorded"));
 if (claims(token).name) $("name").value = claims(token).name;
 onLanguage(() => {
 	const chosen = $("preset").value;
