@@ -28,7 +28,7 @@ TITLES: Final = {
     "legs": f"Audio legs beside Janus' audiobridge: {legs.TALKERS} talk, {legs.FEW} to {legs.MANY} are in",
     "lines": "Weak lines, both ways, 50 ms each; 2 callers, 2 viewers at high",
     "wire": "Bytes on the wire",
-    "capped": "A line that narrows: viewer at auto",
+    "capped": "A line that narrows: viewers at auto, by what they tell of it",
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
     "crashes": "Recorders killed at any moment, recovered, sealed, opened",
