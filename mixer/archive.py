@@ -32,7 +32,7 @@ from recording.errors import BadQuery, BadTerms, RecordingError
 from recording.fixity import damaged
 from recording.holdings import Holdings
 from recording.rows import MAX_LIMIT, ONLY, STATES, Query, RecordingInfo
-from recording.stores import open_store
+from recording.stores import open_both
 
 _ROLE: Final = "operator"
 _Run = Callable[[Holdings, argparse.Namespace], int]
@@ -98,10 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one of them. Raises ``ConfigError`` (usage) and ``MosaiqueError`` (failed)."""
-    settings = config.load(file=args.config, assignments=args.assignments)
+    settings = config.with_secrets(config.load(file=args.config, assignments=args.assignments))
     data = config.make_data_dir(settings)
     try:
-        holdings = Holdings.open(data, open_store(settings.archive.url), mode=settings.archive.retention_mode)
+        holdings = Holdings.open(
+            data, open_both(settings.archive.places()), mode=settings.archive.retention_mode
+        )
         with contextlib.closing(holdings):
             command: _Run = args.archive_run
             return command(holdings, args)

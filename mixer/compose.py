@@ -1,6 +1,6 @@
 """``mosaique compose``: files in, one composed file out, by the same scene, compositor and mixer as a live room.
 
-Two threads: one decodes all pictures a few ticks ahead, the other scales, composes, mixes and encodes. Time is
+Two threads: one decodes all pictures a few ticks ahead, the other composes, mixes and encodes. Time is
 the files' own: every input starts at zero, tick n is shown at n / fps, the picture shown is the newest that
 is not in the future.
 """
@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -28,28 +27,23 @@ from mixer.compose_io import (
     CONTAINERS,
     Ahead,
     AudioInput,
+    Composed,
     ComposeFailed,
     Tick,
     VideoInput,
     Writer,
 )
+from mixer.compose_package import RecordedPackage
+from mixer.compose_timeline import compose_recording
 from mixer.errors import ConfigError, InvalidBody
 from mixer.media import TICK_S
-from mixer.video.layout import LayoutBody, Preset, Source, arrange, check, parse_layout
+from mixer.replay import Replay, parse_events
+from mixer.video.layout import CanvasBody, LayoutBody, Preset, Source, Tile, arrange, check, parse_layout
 from mixer.video.picture import Picture
 from mixer.video.rendition import RENDITIONS
 from mixer.video.scene import Feed, Scene
 
 _SIZE: Final = re.compile(r"([0-9]{2,4})x([0-9]{2,4})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """What was written: length in seconds, pictures, and inputs that broke off early (name → reason)."""
-
-    duration_s: float
-    frames: int
-    broken: dict[str, str]
 
 
 # --- composing
@@ -87,14 +81,14 @@ def compose_files(
             output,
             body,
             sound=bool(audios),
-            bitrate_bps=bitrate_bps or _default_bps(body),
+            bitrate_bps=bitrate_bps or _default_bps(body.canvas),
             preset=preset,
         )
         stack.callback(writer.close)
         mosaic = _Mosaic(body, names, videos)
         if body.preset == "grid":  # where nobody changes places
             for name, video in zip(names, videos, strict=True):
-                video.tile_width = mosaic.width_of(name)
+                video.tile = mosaic.tile_of(name)
         # From here on the pictures belong to the decoding thread.
         ahead = stack.enter_context(closing(Ahead(videos, body.canvas.fps)))
         try:
@@ -125,9 +119,9 @@ class _Mosaic:
         self._speaker: str | None = None
         self._rearrange()
 
-    def width_of(self, name: str) -> int | None:
-        """How wide the input is shown now, pixels; None when it isn't."""
-        return next((tile.width for tile in self._scene.tiles if tile.participant == name), None)
+    def tile_of(self, name: str) -> Tile | None:
+        """Where the input is shown now; None when it isn't."""
+        return next((tile for tile in self._scene.tiles if tile.participant == name), None)
 
     def draw(self, tick: Tick, speaker: str | None, now: float) -> Picture:
         """The canvas of this tick."""
@@ -197,8 +191,8 @@ def _names(inputs: Sequence[Path]) -> list[str]:
     return names
 
 
-def _default_bps(body: LayoutBody) -> int:
-    high, canvas = RENDITIONS["high"], body.canvas
+def _default_bps(canvas: CanvasBody) -> int:
+    high = RENDITIONS["high"]
     share = canvas.width * canvas.height * canvas.fps / (high.width * high.height * high.fps)
     return max(150_000, round(high.video_bps * share))
 
@@ -209,12 +203,22 @@ def _default_bps(body: LayoutBody) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mosaique compose``."""
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="IN", help="video or sound files, in join order"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="IN",
+        help="video or sound files, in join order; "
+        "or a recording's folder or bag (.zip), or its tracks with --timeline",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4", help="file to write")
     parser.add_argument(
-        "--layout", default="grid", metavar="PRESET|FILE.json",
-        help=f"{', '.join(p for p in get_args(Preset) if p != 'custom')}, or a file with a layout body (default: grid)",
+        "--timeline", type=Path, metavar="timeline.jsonl",
+        help="journal of a recording with tracks: everyone comes, goes, speaks as they did (default: the package's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layout", metavar="PRESET|FILE.json",
+        help=f"{', '.join(p for p in get_args(Preset) if p != 'custom')}, or a file with a layout body "
+        "(default: the timeline's layouts, each in its time; without a timeline grid)",
     )  # fmt: skip
     parser.add_argument(
         "--size", metavar="WxH", help="canvas in pixels, both even (default: the layout's, or 1280x720)"
@@ -236,8 +240,11 @@ def run(args: argparse.Namespace) -> int:
     """Compose as the arguments say, with a progress bar on stderr. Raises ``ConfigError`` for wrong usage."""
     inputs: list[Path] = args.inputs
     output: Path = args.output
-    for path in inputs:
-        if not path.is_file():
+    recorded = args.timeline is not None or any(
+        path.is_dir() or path.suffix.lower() == ".zip" for path in inputs
+    )
+    for path in [*inputs, *([args.timeline] if args.timeline is not None else [])]:
+        if not path.is_file() and not (recorded and path.is_dir()):
             raise ConfigError(f"there is no file {path}")
         if output.exists() and output.samefile(path):
             raise ConfigError(f"{output} is an input too; name another output")
@@ -248,8 +255,8 @@ def run(args: argparse.Namespace) -> int:
     if args.kbps is not None and args.kbps < 1:
         raise ConfigError("--kbps takes a positive number")
     try:
-        body = _layout(args.layout, args.size, args.fps)
-        check(body, participants=_names(inputs), images=())
+        body = _layout(args.layout or "grid", args.size, args.fps)
+        check(body, participants=None if recorded else _names(inputs), images=())
     except InvalidBody as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors)
         raise ConfigError(f"layout: {faults}") from None
@@ -257,18 +264,41 @@ def run(args: argparse.Namespace) -> int:
     with tqdm(
         total=1.0, desc="compose", bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
     ) as bar:
-        composed = compose_files(
-            inputs,
-            output,
-            body,
-            progress=lambda done: _advance(bar, done),
-            bitrate_bps=args.kbps * 1000 if args.kbps else None,
-            preset=args.encoder_preset,
-        )
+        compose = _compose_recorded if recorded else _compose_files
+        composed = compose(args, body, lambda done: _advance(bar, done))
     for name, reason in composed.broken.items():
         sys.stderr.write(f"mosaique: {name} breaks off early: {reason}\n")
     sys.stdout.write(f"{output}: {composed.duration_s:.1f} s, {composed.frames} pictures\n")
     return 0
+
+
+def _compose_files(args: argparse.Namespace, body: LayoutBody, progress: Callable[[float], None]) -> Composed:
+    return compose_files(
+        args.inputs,
+        args.output,
+        body,
+        progress=progress,
+        bitrate_bps=args.kbps * 1000 if args.kbps else None,
+        preset=args.encoder_preset,
+    )
+
+
+def _compose_recorded(
+    args: argparse.Namespace, body: LayoutBody, progress: Callable[[float], None]
+) -> Composed:
+    with RecordedPackage.open(args.inputs, args.timeline) as package:
+        if not package.timeline:
+            raise ConfigError("there is no data/timeline.jsonl in what was given; name it with --timeline")
+        replay = Replay(parse_events(package.timeline), body if args.layout is not None else None)
+        return compose_recording(
+            package,
+            replay,
+            args.output,
+            body.canvas,
+            progress=progress,
+            bitrate_bps=args.kbps * 1000 if args.kbps else _default_bps(body.canvas),
+            preset=args.encoder_preset,
+        )
 
 
 def _advance(bar: tqdm[Any], done: float) -> None:

@@ -10,7 +10,6 @@ value is filled in here, so that no reader of the tree needs to know the rule.
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import json
 import os
@@ -34,6 +33,9 @@ from pydantic import (
 )
 
 from mixer.errors import ConfigError
+from recording.errors import EndpointRefused
+from recording.placement import BadPlace, Place, Places, key_bytes, place
+from turn.policy import BadRule, parse_rule
 
 ENV_PREFIX: Final = "MOSAIQUE_"
 DEFAULT_FILE: Final = "mosaique.toml"
@@ -79,11 +81,12 @@ def _split_commas(value: object) -> object:
     return value
 
 
-def _check_network(value: str) -> str:
+def _check_peer(value: str) -> str:
     try:
-        return str(ipaddress.ip_network(value))
-    except ValueError as error:
-        raise ValueError(f"takes networks in CIDR form, like 10.1.0.0/16: {error}") from None
+        parse_rule(value)
+    except BadRule as error:
+        raise ValueError(f"takes networks in CIDR form, addresses, or address:port: {error}") from None
+    return value
 
 
 def _check_turn_url(value: str) -> str:
@@ -231,16 +234,48 @@ class SipSettings(_Listener):
 
 
 class TurnSettings(_Listener):
-    """The relay: ours, someone else's, or none. ``secret`` may hold several, separated by commas, newest first."""
+    """The relay: ours, someone else's, or none. ``secret`` may hold several, separated by commas, newest first; left
+    out, one is generated. ``public_host``: what clients call the relay; left out, ``media.public_ip``, or the host
+    that they asked. ``tls_443``: TLS on port 443 as well. ``max_kbps``: of one allocation, each way. The rest bounds
+    what the embedded relay, or one that ``mosaique turn-config`` configures, gives away.
+    """
 
     enabled: bool = True
     mode: Literal["embedded", "coturn", "eturnal", "off"] = "embedded"
     host: str = "0.0.0.0"  # noqa: S104 - a relay is for those outside; its policy is closed by default
     port: Port = 3478
     tls_port: Port = 5349
+    tls_443: bool = False
+    public_host: str | None = None
     secret: SecretStr | None = None
     urls: CommaList = ()
     allowed_peers: CommaList = ()
+    realm: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,126}$")] = "mosaique"
+    relay_ports: Ports = range(49152, 65536)  # RFC 8656 section 7.2: the dynamic ports
+    max_allocations: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    # A page has two connections, and a browser allocates for each by each of up to four URLs before it knows
+    # whether it needs a relay at all; for a moment, while it reconnects, twice that.
+    user_quota: Annotated[int, Field(ge=1, le=1000)] = 16
+    max_kbps: Annotated[int, Field(ge=64, le=1_000_000)] = 4000  # three times the wire of `high`
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server starts a relay of its own."""
+        return self.enabled and self.mode == "embedded"
+
+    @property
+    def is_used(self) -> bool:
+        """Whether clients are told of a relay, ours or another."""
+        return self.enabled and self.mode != "off"
+
+    @field_validator("public_host")
+    @classmethod
+    def _public_host(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if "," in value:
+            raise ValueError("takes one name or address")
+        return _check_hosts(value)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -261,11 +296,15 @@ class TurnSettings(_Listener):
     @field_validator("allowed_peers")
     @classmethod
     def _allowed_peers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_check_network(network) for network in value)
+        return tuple(_check_peer(peer) for peer in value)
 
 
 class ArchiveSettings(_Section):
-    """Where sealed recordings go: ``file:PATH``, or ``s3://BUCKET/PREFIX`` with the keys beside it.
+    """Where sealed recordings go: ``file:PATH``, or ``s3://BUCKET/PREFIX`` with the keys beside it (docs/stores.md).
+
+    ``provider`` fills in ``endpoint`` and ``region``. ``ca_file``: PEM of who vouches for a store of one's own.
+    ``sse_c_key``: the store encrypts with it. ``encrypt``: we do, each recording with a key of its own, wrapped
+    with ``encrypt_key`` (made once when left out). ``second_…``: another store that gets everything too.
 
     ``retention_days``: each is kept at least so long, by room in ``room_retention_days`` (``room=days``); under
     ``retention_mode`` compliance nobody makes that shorter. ``delete_expired``: delete when it is over. Each recording
@@ -280,6 +319,17 @@ class ArchiveSettings(_Section):
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
     jurisdiction: Literal["eu", "any", "self"] = "eu"
+    ca_file: Path | None = None
+    sse_c_key: SecretStr | None = None
+    encrypt: bool = False
+    encrypt_key: SecretStr | None = None
+    second_url: str | None = None
+    second_provider: str | None = None
+    second_endpoint: str | None = None
+    second_region: str | None = None
+    second_access_key: SecretStr | None = None
+    second_secret_key: SecretStr | None = None
+    second_sse_c_key: SecretStr | None = None
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     room_retention_days: CommaList = ()
     retention_mode: Literal["governance", "compliance"] = "governance"
@@ -303,22 +353,74 @@ class ArchiveSettings(_Section):
             room: int(days) for room, _, days in (text.partition("=") for text in self.room_retention_days)
         }
 
-    @field_validator("url")
+    @field_validator("ca_file")
     @classmethod
-    def _url(cls, value: str) -> str:
-        if not re.fullmatch(
-            r"file:(?!//[^/])[^\x00]+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00]*)?", value
-        ):
-            raise ValueError("takes file:PATH or s3://BUCKET/PREFIX")
-        if value.startswith("s3:") and importlib.util.find_spec("recording.s3") is None:
-            raise ValueError("this version archives to a folder only: takes file:PATH")
+    def _ca_file(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"takes a PEM file; there is none at {path}")
+        return path
+
+    @field_validator("access_key", "secret_key", "second_access_key", "second_secret_key")
+    @classmethod
+    def _no_mask(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else _no_mask(value)
+
+    @field_validator("sse_c_key", "second_sse_c_key", "encrypt_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            key_bytes(_no_mask(value).get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _stores(self) -> ArchiveSettings:
+        """Both stores can be, as they are set; the jurisdiction guard's word by name is here too."""
+        if self.url:
+            self.places()
+        return self
+
+    def places(self) -> Places:
+        """The archive's store, and the second one's. Raises ValueError naming the key."""
+        second = self._place("second_") if self.second_url is not None else None
+        return Places(first=self._place(""), second=second)
+
+    def _place(self, which: Literal["", "second_"]) -> Place:
+        def value(name: str) -> Any:
+            return getattr(self, which + name)
+
+        try:
+            found = place(
+                value("url"),
+                provider=value("provider"),
+                endpoint=value("endpoint"),
+                region=value("region"),
+                access_key=value("access_key"),
+                secret_key=value("secret_key"),
+                sse_c_key=value("sse_c_key"),
+                jurisdiction=self.jurisdiction,
+                lock_mode="COMPLIANCE" if self.retention_mode == "compliance" else "GOVERNANCE",
+                ca_file=str(self.ca_file or ""),
+                encrypt_key=self.encrypt_key if self.encrypt else None,
+            )
+            # What nobody may shorten here nobody may shorten there.
+            compliance = {"lock_mode": "COMPLIANCE"} if self.retention_mode == "compliance" else {}
+            return found.model_copy(update=compliance)
+        except BadPlace as error:
+            raise ValueError(f"{which}{error.field}: {error}") from None
+        except EndpointRefused as error:
+            raise ValueError(f"{which}endpoint: {error}") from None
+
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """All that must not be seen."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(value for value in fields if isinstance(value, SecretStr))
 
     @property
     def directory(self) -> Path | None:
         """The folder of a ``file:`` archive, None for another store."""
-        kind, _, rest = self.url.partition(":")
-        return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest) if kind == "file" else None
+        folder = self.places().first.folder
+        return Path(folder) if folder else None
 
 
 class LogSettings(_Section):
@@ -376,7 +478,7 @@ class Settings(_Section):
 
     def secret_texts(self) -> tuple[str, ...]:
         """Every secret of the tree, for the log's filter."""
-        held = (self.auth.admin_token, self.auth.secret, self.archive.access_key, self.archive.secret_key)
+        held = (self.auth.admin_token, self.auth.secret, *self.archive.secrets)
         return (*(value.get_secret_value() for value in held if value is not None), *self.turn.secrets)
 
 
@@ -522,9 +624,16 @@ def with_secrets(settings: Settings) -> Settings:
         generated["admin_token"] = SecretStr(_kept(make_data_dir(settings) / "admin-token"))
     if settings.auth.secret is None:
         generated["secret"] = SecretStr(_kept(make_data_dir(settings) / "token-secret"))
-    if not generated:
-        return settings
-    return settings.model_copy(update={"auth": settings.auth.model_copy(update=generated)})
+    update: dict[str, BaseModel] = {}
+    if generated:
+        update["auth"] = settings.auth.model_copy(update=generated)
+    if settings.turn.is_used and not settings.turn.secrets:
+        secret = SecretStr(_kept(make_data_dir(settings) / "turn-secret"))
+        update["turn"] = settings.turn.model_copy(update={"secret": secret})
+    if settings.archive.encrypt and settings.archive.encrypt_key is None:
+        key = SecretStr(_kept(make_data_dir(settings) / "archive-encryption-key"))
+        update["archive"] = settings.archive.model_copy(update={"encrypt_key": key})
+    return settings.model_copy(update=update) if update else settings
 
 
 def _kept(path: Path) -> str:

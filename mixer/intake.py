@@ -23,10 +23,12 @@ from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
+from mixer.track_tap import TrackTap
 from mixer.video.canvas import Canvas
-from mixer.video.demand import Asking, Demand
+from mixer.video.demand import KEPT, Asking, Demand
 from mixer.video.lane import DecodeLane
 from mixer.video.steady import Steady
+from recording.timeline import USUAL_WAIT_MS
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,8 @@ class Intake:
         self._canvas = canvas
         self._loop = asyncio.get_running_loop()
         self._publishers: dict[str, Connection] = {}
+        self._entries: dict[str, RosterEntry] = {}  # of those who publish
+        self._tracks: TrackTap | None = None
         self._lanes: dict[str, DecodeLane] = {}
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
@@ -75,6 +79,9 @@ class Intake:
         if older is not None:
             self.remove(older)
         self._publishers[entry.id] = connection
+        self._entries[entry.id] = entry
+        if self._tracks is not None:
+            self._tracks.join(entry)
         if connection.peer.receives_audio is not None:
             self._bridge.add_input(
                 entry.id, connection.peer.receives_audio, muted=entry.muted, volume=entry.volume
@@ -89,6 +96,9 @@ class Intake:
         if not self._is_current(connection):
             return
         del self._publishers[participant]
+        del self._entries[participant]
+        if self._tracks is not None:
+            self._tracks.leave(participant)
         self._bridge.remove_input(participant)
         self._polish.pop(participant, None)
         for source in (participant, participant + SCREEN_SUFFIX):
@@ -103,9 +113,26 @@ class Intake:
     def change(self, entry: RosterEntry) -> None:
         """Mute, volume, AGC and noise suppression of a participant as they are from now on."""
         connection = self._publishers.get(entry.id)
+        if connection is not None:
+            self._entries[entry.id] = entry
+            if self._tracks is not None:
+                self._tracks.change(entry)
         if connection is not None and connection.peer.receives_audio is not None:
             self._bridge.set_input(entry.id, muted=entry.muted, volume=entry.volume)
             self._enhance(entry)
+
+    def record(self, tracks: TrackTap | None) -> None:
+        """Give all that comes to ``tracks`` too; None: no longer."""
+        self._tracks = tracks
+        if tracks is not None:
+            for entry in self._entries.values():
+                tracks.join(entry)
+
+    def request_keyframe(self, participant: str, *, screen: bool) -> None:
+        """A track of theirs waits for one; ignored when they are gone."""
+        connection = self._publishers.get(participant)
+        if connection is not None:
+            _request_keyframe(connection, screen)
 
     def _enhance(self, entry: RosterEntry) -> None:
         """Begin or end the polishing of a voice; the library is loaded beside the loop."""
@@ -135,6 +162,17 @@ class Intake:
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
         if self._is_current(connection):
+            if self._tracks is not None:
+                participant = connection.participant.id
+                head = self._bridge.playhead(participant, now)
+                self._tracks.heard(
+                    participant,
+                    packet,
+                    codec,
+                    taken_s=connection.peer.sender_time("audio", packet.timestamp),
+                    now=now,
+                    wait_ms=head[1] if head is not None else USUAL_WAIT_MS,
+                )
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
                 connection.participant.id,
@@ -155,6 +193,10 @@ class Intake:
         source = connection.participant.id + (SCREEN_SUFFIX if screen else "")
         if screen:
             self._screens[source] = self._loop.time()
+        if self._tracks is not None:
+            taken_s = connection.peer.sender_time("video", frame.pts, screen=screen)
+            participant, now = connection.participant.id, self._clock()
+            self._tracks.saw(participant, frame, screen=screen, taken_s=taken_s, now=now)
         due = self._due(source, connection, frame, screen)
         lane = self._lanes.get(source)
         if lane is not None:
@@ -194,14 +236,19 @@ class Intake:
         return source in self._lanes
 
     def show(self, demands: Mapping[str, Demand], now: float) -> None:
-        """What is seen of each source. The others are not decoded; all are asked for what they are worth.
+        """What is seen of each source. The others are not decoded; all are asked for what they are worth. While
+        tracks are kept, who is not seen is worth a picture, too.
 
         To be called on every change, and now and then so that less is asked for in time.
         """
         for source, lane in self._lanes.items():
             if lane.refused is not None:
                 self._asking.refuse(source, now)
-        for source, demand in self._asking.update(demands, self._lanes, now).items():
+        wanted = demands
+        if self._tracks is not None:
+            kept = [s for s in self._lanes if self._entries[s.removesuffix(SCREEN_SUFFIX)].recorded]
+            wanted = {**dict.fromkeys(kept, KEPT), **demands}
+        for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
         for source, lane in self._lanes.items():  # after it was allowed to send more: a keyframe is many bits

@@ -14,13 +14,15 @@ from mixer.media import EncodedVideo
 from mixer.protocol import RecordingOrder
 from mixer.video.rendition import Rendition
 from recording.recorder import Recorder
+from recording.tracks import TrackFrame, TrackSource
 
 
 class RecorderTap:
     """Feeds one ``recording.Recorder``. Opening and closing block (disk); all between does not.
 
     Raises ``recording.errors.RecordingError`` or ``OSError`` when the spool does not take (or continue) the
-    recording. ``on_alert`` (its kind, a sentence) and ``on_keyframe_needed`` are called on the recorder's thread.
+    recording. ``on_alert`` (its kind, a sentence), ``on_keyframe_needed`` and
+    ``on_track_keyframe_needed`` are called on the recorder's thread.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class RecorderTap:
         *,
         on_alert: Callable[[str, str], None],
         on_keyframe_needed: Callable[[], None],
+        on_track_keyframe_needed: Callable[[TrackSource], None],
     ) -> None:
         self.id = order.id
         self.paused = False
@@ -42,6 +45,7 @@ class RecorderTap:
             audio_extradata=AacEncoder().extradata,
             on_alert=lambda alert: on_alert(alert.kind, alert.detail),
             on_keyframe_needed=on_keyframe_needed,
+            on_track_keyframe_needed=on_track_keyframe_needed,
         )
 
     def video(self, frame: EncodedVideo) -> None:
@@ -54,6 +58,14 @@ class RecorderTap:
             self._aac = AacEncoder(start_pts=pts)
         for data, packet_pts in self._aac.encode(pcm):
             self._recorder.write_audio(data, packet_pts)
+
+    def track(self, source: TrackSource, frame: TrackFrame, pts_90k: int) -> None:
+        """One frame of a participant's own, as received; room clock."""
+        self._recorder.write_track(source, frame, pts_90k)
+
+    def end_tracks(self, participant: str) -> None:
+        """The participant has left."""
+        self._recorder.end_tracks(participant)
 
     def event(self, event: str, pts_90k: int, /, **fields: Any) -> None:
         """One line of the timeline."""
@@ -75,6 +87,6 @@ class RecorderTap:
             self._recorder.write_audio(data, packet_pts)
         self._recorder.close(pts_90k)
 
-    def stats(self) -> dict[str, Any]:
-        """Depth and losses of the recorder's queue, bytes written, alerts."""
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Depth and losses of the recorder's two queues, bytes written, alerts."""
         return self._recorder.stats()

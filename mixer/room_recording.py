@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,24 +13,34 @@ from mixer import protocol
 from mixer.audio.bridge import AudioBridge
 from mixer.distribution import RECORDED, Distribution
 from mixer.errors import AlreadyRecording, Conflict
+from mixer.intake import Intake
 from mixer.recorder_tap import RecorderTap
+from mixer.track_tap import TrackTap
 from mixer.video.rendition import RENDITIONS
 from recording.errors import RecordingError
+from recording.tracks import TrackSource
 
 log = structlog.get_logger(__name__)
 
 
 class RoomRecording:
-    """At most one at a time. ``say`` sends an event to control; ``pts`` is now, 90 kHz of the room clock."""
+    """At most one at a time. ``say`` sends an event to control; ``pts`` is now, 90 kHz of the room clock, whose zero
+    is at ``origin_s``.
+    """
 
     def __init__(
         self,
         bridge: AudioBridge,
         distribution: Distribution,
+        intake: Intake,
         say: Callable[[protocol.Event], None],
         pts: Callable[[], int],
+        *,
+        origin_s: float,
     ) -> None:
         self._bridge = bridge
+        self._intake = intake
+        self._origin_s = origin_s
         self._distribution = distribution
         self._say = say
         self._pts = pts
@@ -66,11 +77,14 @@ class RoomRecording:
             RENDITIONS[RECORDED[0]],
             on_alert=alert,
             on_keyframe_needed=self._distribution.force_recorded_keyframe,
+            on_track_keyframe_needed=self._ask_for_keyframe,
         )
         self._tap = tap
         if order.paused:
             tap.pause(self._pts())
         introduce()
+        if order.tracks:
+            self._intake.record(TrackTap(tap.track, self._origin_s))
         self._bridge.set_recorder(tap.audio)
         self._distribution.record(tap.video, apart=bool(self._left_out))
 
@@ -100,15 +114,28 @@ class RoomRecording:
         tap, self._tap = self._tap, None
         if tap is None:
             return
+        self._intake.record(None)
         self._bridge.set_recorder(None)
         self._distribution.stop_recording()
         await asyncio.to_thread(tap.close, self._pts())
+
+    def left(self, participant: str) -> None:
+        """Their tracks are complete."""
+        if self._tap is not None:
+            self._tap.end_tracks(participant)
+
+    def _ask_for_keyframe(self, source: TrackSource) -> None:
+        """On the recorder's thread."""
+        ask = functools.partial(
+            self._intake.request_keyframe, source.participant, screen=source.kind == "screen"
+        )
+        self._loop.call_soon_threadsafe(ask)
 
     def note(self, event: str, /, **fields: Any) -> None:
         """One line of the timeline, if there is one."""
         if self._tap is not None:
             self._tap.event(event, self._pts(), **fields)
 
-    def stats(self) -> dict[str, Any] | None:
-        """Depth and losses of the recorder's queue; None when nothing is recorded."""
-        return self._tap.stats() if self._tap is not None else None
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """The recorder's queues, for the contract's ``queues``; none while nothing is recorded."""
+        return self._tap.stats() if self._tap is not None else {}

@@ -19,24 +19,28 @@ from aiohttp import web
 
 from mixer import protocol
 from mixer.config import ArchiveSettings, Settings
-from mixer.errors import AlreadyRecording, NoCapacity
+from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.events import EventHub
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
 from mixer.priority import lower
 from mixer.registry import DeskState, Registry
+from mixer.relay import RelayProcess
+from mixer.relay_book import RelayBook
 from recording.archive import Archive
-from recording.errors import RecordingLive, WrongState
+from recording.errors import EndpointRefused, RecordingLive, WrongState
 from recording.holdings import Holdings
 from recording.keeper import Keeper, Policy
+from recording.placement import Places
 from recording.rows import RecordingInfo
-from recording.stores import open_store
+from recording.stores import check_places, open_both
 
 log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 10.0  # contract section 1: SIGTERM to exit
 ROOMS_DRAIN_S: Final = 4.0  # of the ten: sealing the spools; then the archiver gets what is left
 ARCHIVER_DRAIN_S: Final = 4.0
+RELAY_DRAIN_S: Final = 1.0  # who it served is hung up by then: nothing is left to carry
 ARCHIVER_RESTART_S: Final = 1.0
 KEEPER_DRAIN_S: Final = 3.0  # it copies the audit log once more; what it does not get to, the next start does
 KEEPER_EVERY_S: Final = 1.0
@@ -49,16 +53,16 @@ class ArchiveDesk:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    def create(self, room: str, *, note: str, language: str) -> protocol.RecordingOrder:
+    def create(self, room: str, *, note: str, language: str, tracks: bool) -> protocol.RecordingOrder:
         """Make the entry and its spool directory. Blocks."""
         try:
-            recording = self._archive.create(room, note=note, language=language)
+            recording = self._archive.create(room, note=note, language=language, tracks=tracks)
         except RecordingLive as error:
             raise AlreadyRecording(str(error), error.recording_id) from error
         except OSError as error:
             raise NoCapacity(f"the spool takes no recording: {error.strerror}", retry_after_s=60) from error
         return protocol.RecordingOrder(
-            id=recording.id, directory=str(recording.directory.resolve()), note=note
+            id=recording.id, directory=str(recording.directory.resolve()), note=note, tracks=tracks
         )
 
     def set_state(self, recording_id: str, state: DeskState) -> None:
@@ -70,11 +74,12 @@ class ArchiveDesk:
 class ArchiverProcess:
     """The archiver as a child process that is started again when it ends unasked."""
 
-    def __init__(self, spool: Path, archive_url: str, index: Path) -> None:
+    def __init__(self, spool: Path, places: Places, index: Path) -> None:
+        self._places = places
         # fmt: off
         self._command = [
             sys.executable, "-m", "recording.archiver",
-            "--spool", str(spool), "--archive", archive_url, "--index", str(index), "--with-parent",
+            "--spool", str(spool), "--archive", "-", "--index", str(index), "--with-parent",
         ]
         # fmt: on
         self._process: asyncio.subprocess.Process | None = None
@@ -106,8 +111,15 @@ class ArchiverProcess:
     async def _spawn(self) -> None:
         # A session of its own: a Ctrl-C in the terminal is for the control process, which drains in order.
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            *self._command, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101 - asked for above
+        with contextlib.suppress(ConnectionError):  # it died at once: the keeper sees that
+            # By pipe, not by argument or environment: it holds the stores' keys.
+            pipe.write(self._places.model_dump_json().encode())
+            await pipe.drain()
+        pipe.close()
 
     async def _keep(self) -> None:
         while not self._stopping:
@@ -169,9 +181,16 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
 
     ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
+    places = settings.archive.places()
+    try:
+        await asyncio.to_thread(check_places, places)
+    except EndpointRefused as error:
+        raise ConfigError(f"archive.endpoint: {error}") from error
     data = settings.data_dir
-    holdings = Holdings.open(data, open_store(settings.archive.url), mode=settings.archive.retention_mode)
+    holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
     host = ProcessHost()
+    book = RelayBook()
+    relay = RelayProcess(settings, book) if settings.turn.is_embedded else None
     registry = Registry(
         host,
         ArchiveDesk(holdings.archive),
@@ -185,11 +204,15 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         ),
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
+        relay_book=book,
     )
-    archiver = ArchiverProcess(data / "spool", settings.archive.url, data / "index.sqlite")
+    archiver = ArchiverProcess(data / "spool", places, data / "index.sqlite")
     keeper = KeeperThread(holdings, settings.archive, registry.hub)
-    runner = web.AppRunner(build_app(registry, holdings, settings), access_log=None, shutdown_timeout=1.0)
+    app = build_app(registry, holdings, settings, relay=relay, relay_book=book)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
+        if relay is not None:
+            await relay.start()  # first: it is what most often cannot have its port
         await host.start()
         await registry.start()
         await archiver.start()
@@ -197,8 +220,12 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
+        if relay is not None:
+            relay.drain()
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
+        if relay is not None:
+            await relay.stop(RELAY_DRAIN_S)
         await asyncio.gather(archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S))
         holdings.close()
 

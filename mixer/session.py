@@ -20,6 +20,7 @@ from mixer.connection import Connection
 from mixer.distribution import Distribution
 from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
+from mixer.journal import RoomJournal
 from mixer.load_watch import LoadWatch
 from mixer.media import TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo
 from mixer.overload import reduced
@@ -66,7 +67,11 @@ class Session:
         self._frame_clock = FrameClock(self._canvas, self._origin)
         self._intake = Intake(self._bridge, self._canvas)
         self._distribution = Distribution(self._bridge, self._canvas, self._frame_clock)
-        self._recording = RoomRecording(self._bridge, self._distribution, say, self._pts)
+        self._recording = RoomRecording(
+            self._bridge, self._distribution, self._intake, say, self._pts, origin_s=self._origin
+        )
+        self._journal = RoomJournal(self._recording.note)
+        self._journal.layout(state.layout_version, state.layout)
         self._load = LoadWatch(self._audio_ticks, self._frame_clock, self._intake, state.settings.cpu_cores)
         self._factory = PeerFactory(
             host=state.settings.host,
@@ -84,6 +89,8 @@ class Session:
         await self._factory.start()
         for entry in self._state.roster:
             self._roster[entry.id] = entry
+            if entry.publishes:
+                self._journal.joined(entry)
         self._rearrange()
         self._audio_ticks.resume(time.monotonic())
         self._audio_task = asyncio.create_task(self._run_audio(), name="audio tick")
@@ -118,6 +125,8 @@ class Session:
                 return await self._preview(request.layout, request.picture)
             case protocol.GetSnapshot():
                 return protocol.Snapshot(png=await asyncio.to_thread(self._canvas.snapshot_png))
+            case protocol.GetMedia():
+                return protocol.Media(sockets=self._factory.media_sockets())
             case protocol.GetStats():
                 return protocol.Stats(body=self.stats())
             case _:
@@ -183,15 +192,15 @@ class Session:
     def _publish(self, connection: Connection) -> None:
         """From now on this connection is the participant's voice and picture."""
         entry = connection.participant
-        known = self._roster.get(entry.id, entry)
+        before = self._roster.get(entry.id)
+        known = before or entry
         entry = known.model_copy(update={"publishes": True, "recorded": known.recorded and entry.recorded})
-        is_new = entry.id not in self._roster
         self._roster[entry.id] = entry
         self._intake.add(entry, connection)
-        if is_new:
-            self._note("join", participant=entry.id, name=entry.name)
-        if not entry.recorded:
-            self._note("notice", name="not recorded", participant=entry.id)
+        if before is None or not before.publishes:
+            self._journal.joined(entry)
+        else:
+            self._journal.changed(entry)
         self._rearrange()
 
     def _set_participant(self, entry: RosterEntry) -> None:
@@ -203,12 +212,10 @@ class Session:
             entry = entry.model_copy(update={"publishes": True})
         self._roster[entry.id] = entry
         self._intake.change(entry)
-        if before.muted != entry.muted:
-            self._note("mute" if entry.muted else "unmute", participant=entry.id)
         if not entry.recorded and self._recorded_speaker == entry.id:
             self._recorded_speaker = None
-        if before.recorded != entry.recorded:
-            self._note("notice", name="recorded" if entry.recorded else "not recorded", participant=entry.id)
+            self._journal.speaker(None)
+        self._journal.changed(entry)
         self._rearrange()
 
     async def _remove_participant(self, participant: str) -> None:
@@ -216,7 +223,8 @@ class Session:
         for connection in [c for c in self._connections.values() if c.participant.id == participant]:
             await self._hang_up(connection, "the participant has left")
         if entry is not None and entry.publishes:
-            self._note("leave", participant=participant, name=entry.name)
+            self._journal.left(participant)
+            self._recording.left(participant)
         self._rearrange()
 
     async def _hang_up(self, connection: Connection, reason: str) -> None:
@@ -258,9 +266,10 @@ class Session:
     def _arrange_recorded(self, sources: list[Source]) -> tuple[Tile, ...]:
         """What is recorded, where that is another picture than the room's: without those who refuse."""
         refused = frozenset(entry.id for entry in self._roster.values() if not entry.recorded)
+        willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
+        self._journal.sources(willing)
         tiles: tuple[Tile, ...] | None = None
         if refused and self._recording.live:
-            willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
             tiles = arrange(self._held, willing, self._recorded_speaker)
             self._canvas.set_apart(self._held, tiles, willing)
         self._recording.leave_out(refused)
@@ -278,7 +287,7 @@ class Session:
     def _set_layout(self, version: int, body: LayoutBody) -> None:
         self._layout_version = version
         self._layout = body
-        self._note("layout", version=version)
+        self._journal.layout(version, body)
         self._rearrange()
 
     async def _preview(self, body: LayoutBody, picture: bool) -> protocol.Preview:
@@ -336,19 +345,8 @@ class Session:
 
     def _introduce(self) -> None:
         """How things stand when a recording begins, for its timeline."""
-        for entry in self._roster.values():
-            if entry.publishes:
-                self._note("join", participant=entry.id, name=entry.name)
-            if not entry.recorded:
-                self._note("notice", name="not recorded", participant=entry.id)
-        self._note("layout", version=self._layout_version)
-        self._note("notice", name="recording")
-        if self._speaker is not None and self._speaker == self._recorded_speaker:
-            self._note("speaker", participant=self._speaker)
+        self._journal.introduce(time.monotonic())
         self._rearrange()
-
-    def _note(self, event: str, /, **fields: Any) -> None:
-        self._recording.note(event, **fields)
 
     def _pts(self) -> int:
         """Now, in 90 kHz units of the room clock."""
@@ -373,6 +371,7 @@ class Session:
             except Exception:
                 # The bridge isolates its legs; what reaches here is a bug of ours and must not end the sound.
                 log.exception("audio.tick_failed", room=self._state.room)
+            self._journal.speaking(self._bridge.speaking(), now)
             if index % SPEAKING_POLL_TICKS == 0:
                 self._poll_speaking()
                 if self._intake.drop_ended_screens():
@@ -383,7 +382,7 @@ class Session:
     def _watch_load(self, now: float) -> None:
         """Give up what the machine cannot carry, take it back when it can, and say so."""
         if self._load.look(now):
-            self._note("notice", name=f"load: {self._load.step.name}")
+            self._recording.note("notice", name=f"load: {self._load.step.name}")
             self._rearrange()
         news = self._load.news()
         if news is not None:
@@ -398,9 +397,9 @@ class Session:
             self._speaker = speaker
             self._canvas.set_speaker(speaker)
             entry = self._roster.get(speaker or "")
-            if speaker is not None and entry is not None and entry.recorded:
+            if entry is None or entry.recorded:
                 self._recorded_speaker = speaker
-                self._note("speaker", participant=speaker)
+                self._journal.speaker(speaker)
             self._rearrange()
         self._speaking = speaking
         self._say(protocol.SpeakingChanged(speaking=speaking, speaker=speaker))
@@ -412,9 +411,7 @@ class Session:
         canvas = self._canvas.stats()
         bridge = self._bridge.stats()
         queues = self._intake.queues()
-        recorder = self._recording.stats()
-        if recorder is not None:
-            queues["recorder"] = recorder
+        queues |= self._recording.stats()
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),

@@ -5,11 +5,13 @@
 Each package goes through the same steps, and each step may be repeated: whenever this process is killed, the
 next one begins again and comes to the same end.
 
+    live: its film and tracks sent as they grow              parts, in the upload journal
     closed by its recorder, or recovered in its place        closed.json
     sealed as a bag in the spool                             recording.json, locally
-    every file put into the store, read back, compared
+    every file in the store, read back, compared
     recording.json put last, read back, compared             from here on it is archived
     the index says so                                        state archived
+    the second store, if there is one, has it all too
     the spool's copy removed
 
 A package that nobody closes and nobody writes for `ORPHAN_AFTER_S` was left by a dead process: it is
@@ -27,17 +29,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from recording import package
-from recording.durable import WriterLock, make_folder, sync_folder
+from recording.backoff import Backoff
+from recording.durable import WriterLock, file_sha256, make_folder, sync_folder
 from recording.errors import (
-    FixityError,
-    ObjectExists,
     ObjectMissing,
     PackageBusy,
     RecordingError,
@@ -47,9 +49,15 @@ from recording.errors import (
 from recording.index import Index
 from recording.keys import recording_id
 from recording.package import Description, Seal
+from recording.placement import Place, Places
 from recording.recovery import recover, with_loudness
-from recording.store import ObjectStore, object_sha256, read_object
+from recording.report import Report, Situation
+from recording.second_copy import MARKER as SECOND_MARKER
+from recording.second_copy import SecondCopy
+from recording.store import ObjectStore, read_object
 from recording.stores import open_store
+from recording.upload_journal import UploadJournal
+from recording.uploader import Uploader
 
 _log = structlog.get_logger(__name__)
 
@@ -58,25 +66,21 @@ ORPHAN_AFTER_S: Final = (
 )
 POLL_S: Final = 0.5  # stop → archived is to be seconds; listing an empty folder twice a second costs nothing
 RECONCILE_S: Final = 60.0
-_RETRY_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)  # a store that is down for days is asked every 5 minutes
+ORPHANS_S: Final = 3600.0
+_JOURNAL: Final = ".uploads.sqlite"  # in the spool: it lives as long as what it speaks of
+_DELIVERED: Final = "delivered-first"  # in a package that waits only for the second store
+_LIVE: Final = "live:"
+_SECOND_JOIN_S: Final = 1.0  # what it is sending, the next start sends again
 _REMOVED: Final = ".removed-"  # prefix of a package whose removal has begun
 _ABANDONED_S: Final = 3600.0  # a folder without a description after this: its creation was killed
-
-
-@dataclass(slots=True)
-class _Retry:
-    """When a package that failed is tried again."""
-
-    attempts: int
-    not_before_s: float
 
 
 class Archiver:
     """Brings packages from ``spool`` into ``store`` and keeps ``index`` true. One a spool; the caller sees to
     that.
 
-    ``clock``: monotonic seconds. ``checkpoint`` is called with a name between any two steps; tests stop
-    there.
+    ``second``: the packages' other home, when there is one. ``clock``: monotonic seconds. ``checkpoint`` is
+    called with a name between any two steps; tests stop there.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Archiver:
         store: ObjectStore,
         index: Index,
         *,
+        second: ObjectStore | None = None,
         orphan_after_s: float = ORPHAN_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
         checkpoint: Callable[[str], None] = lambda _: None,
@@ -96,31 +101,72 @@ class Archiver:
         self._orphan_after_s = orphan_after_s
         self._clock = clock
         self._checkpoint = checkpoint
+        self._journal = UploadJournal(spool / _JOURNAL)
+        self._uploader = Uploader("archive", store, self._journal, clock=clock, checkpoint=checkpoint)
+        self.second: SecondCopy | None = None
+        if second is not None:
+            self.second = SecondCopy(
+                spool, Uploader("second", second, self._journal, clock=clock), clock=clock
+            )
         self._free_since_s: dict[str, float] = {}
-        self._retries: dict[str, _Retry] = {}
+        self._backoff = Backoff()
         self._reconciled_s: float | None = None
+        self._orphans_s: float | None = None
+        self.detail = ""
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
 
     def step(self) -> int:
         """Look at every package once, and settle what can be settled. Returns how many were.
 
-        Never raises for a package or for the store: failures are logged, kept in the index as ``reason`` and
-        tried again, later and later.
+        Never raises for a package or for the store: failures are logged, kept in the index as ``reason`` and in
+        ``detail``, and tried again, later and later.
         """
         settled = 0
-        for directory in self._packages():
-            retry = self._retries.get(directory.name)
-            if retry is not None and self._clock() < retry.not_before_s:
+        packages = self._packages()
+        self._backoff.keep({f"{kind}{path.name}" for path in packages for kind in ("", _LIVE)})
+        for directory in packages:
+            if not self._backoff.ready(directory.name, self._clock()):
                 continue
             try:
                 settled += self._settle(directory)
             except (RecordingError, OSError) as error:
                 self._failed(directory, error)
             else:
-                self._retries.pop(directory.name, None)
+                self._worked(directory.name)
         if self._reconciled_s is None or self._clock() - self._reconciled_s >= RECONCILE_S:
             self._reconciled_s = self._clock()
             self.reconcile()
         return settled
+
+    def situation(self) -> Situation:
+        """For `recording.report`: what waits, and what is wrong with each store."""
+        packages = [path.parent for path in self._spool.glob(f"[!.]*/{package.CLOSED}")]
+        return Situation(
+            waiting=len(packages),
+            waiting_second=sum((path / _DELIVERED).exists() for path in packages),
+            first=self.detail,
+            second=self.second.detail if self.second else "",
+        )
+
+    def abort_orphans(self, now: datetime) -> None:
+        """Once in `ORPHANS_S`: give up unfinished uploads that nobody knows any more. ``now``: UTC."""
+        if self._orphans_s is not None and self._clock() - self._orphans_s < ORPHANS_S:
+            return
+        self._orphans_s = self._clock()
+        try:
+            self._uploader.abort_orphans(self._settled, now)
+        except StoreError as error:
+            _log.warning("orphans_not_aborted", detail=str(error))
+
+    def _settled(self, key: str) -> bool:
+        """Whether ``key`` is of a recording of ours that has left the spool."""
+        with suppress(RecordingError):
+            info = self._index.get(key.split("/")[-2 if key.endswith(package.SEAL) else -3])
+            return key.startswith(info.key) and not (self._spool / info.id).exists()
+        return False
 
     def reconcile(self) -> None:
         """Settle rows whose package is no longer in the spool: archived if the store says so, else failed."""
@@ -165,6 +211,7 @@ class Archiver:
             lock = WriterLock(directory / package.LOCK)
         except PackageBusy:
             self._free_since_s.pop(directory.name, None)
+            self._advance_live(directory)
             return False
         with lock:
             description = package.read_description(directory)
@@ -172,6 +219,22 @@ class Archiver:
                 return False
             self._index.adopt(description)
             return self._archive(directory, description)
+
+    def _advance_live(self, directory: Path) -> None:
+        """Send what a live package has grown by. Without its lock: what is sent no writer changes any more."""
+        name = _LIVE + directory.name
+        if not self._backoff.ready(name, self._clock()):
+            return
+        try:
+            self._uploader.advance(directory, package.read_description(directory).key)
+        except (RecordingError, OSError) as error:
+            wait_s = self._backoff.failed(name, self._clock())
+            self.detail = str(error)
+            _log.warning(
+                "upload_postponed", recording=directory.name, detail=str(error), retry_s=round(wait_s, 1)
+            )
+        else:
+            self._worked(name)
 
     def _is_orphan(self, directory: Path) -> bool:
         since_s = self._free_since_s.setdefault(directory.name, self._clock())
@@ -185,41 +248,35 @@ class Archiver:
         self._checkpoint("closed")
         if not summary.size:
             self._index.set_state(description.id, "failed", summary.reason or "no picture was ever recorded")
+            self._uploader.forget(directory, description.key)
             self._remove(directory)
             return True
         self._index.closed(description.id, summary)
         self._advance(description.id, "sealing")
         self._checkpoint("seal")
-        seal = package.seal(directory, description, with_loudness(directory, summary))
-        for file in seal.files:
-            self._checkpoint(f"put {file.path}")
-            self._put(directory / file.path, description.key + file.path, file.sha256)
-        body = (directory / package.SEAL).read_bytes()
-        seal_sha256 = hashlib.sha256(body).hexdigest()
-        self._checkpoint("put seal")
-        self._put(directory / package.SEAL, description.key + package.SEAL, seal_sha256)
-        self._checkpoint("index")
-        self._index.archived(seal, seal_sha256)
+        seal = package.read_model(Seal, directory / package.SEAL)  # there on every turn but the first
+        if seal is None:
+            seal = package.seal(directory, description, with_loudness(directory, summary))
+        if not (directory / _DELIVERED).exists():
+            if not self._uploader.deliver(directory, seal):
+                return False
+            self._checkpoint("index")
+            self._index.archived(seal, file_sha256(directory / package.SEAL))
+            _log.info(
+                "recording_archived",
+                recording=seal.id,
+                room=seal.room,
+                size=seal.size,
+                complete=seal.complete,
+            )
+        if self.second is not None and not (directory / SECOND_MARKER).exists():
+            if not (directory / _DELIVERED).exists():
+                package.write_model(directory / _DELIVERED, seal)
+            return False
         self._checkpoint("remove")
+        self._uploader.forget(directory, seal.key)
         self._remove(directory)
-        _log.info(
-            "recording_archived", recording=seal.id, room=seal.room, size=seal.size, complete=seal.complete
-        )
         return True
-
-    def _put(self, source: Path, key: str, sha256: str) -> None:
-        """Store one file and read it back. An object of another try is kept when it is what it should be."""
-        try:
-            self._store.put(key, source)
-        except ObjectExists:
-            _log.info("object_there_already", key=key)
-        self._checkpoint(f"read back {key}")
-        if object_sha256(self._store, key) == sha256:
-            return
-        # Not sealed yet, so nobody relies on it: a spoilt copy is taken away, and the next try puts a new
-        # one.
-        self._store.delete(key)
-        raise FixityError(f"{key} was read back with other bytes than were written")
 
     def _advance(self, identifier: str, state: str) -> None:
         """Show progress in the index; a row that is further already (a repeated run) stays."""
@@ -230,15 +287,18 @@ class Archiver:
             self._index.set_state(identifier, "sealing")
 
     def _failed(self, directory: Path, error: Exception) -> None:
-        attempts = self._retries[directory.name].attempts if directory.name in self._retries else 0
-        wait_s = _RETRY_S[min(attempts, len(_RETRY_S) - 1)]
-        self._retries[directory.name] = _Retry(attempts + 1, self._clock() + wait_s)
-        _log.error("archiving_failed", recording=directory.name, detail=str(error), retry_s=wait_s)
+        wait_s = self._backoff.failed(directory.name, self._clock())
+        self.detail = str(error)
+        _log.error("archiving_failed", recording=directory.name, detail=str(error), retry_s=round(wait_s, 1))
         try:
             info = self._index.get(directory.name)
             self._index.set_state(info.id, info.state, f"not archived yet: {error}")
         except RecordingError:
             return  # a package too spoilt to have a row; the log has it
+
+    def _worked(self, name: str) -> None:
+        if self._backoff.worked(name):
+            self.detail = ""
 
     def _remove(self, directory: Path) -> None:
         """Renamed first: a removal that is interrupted leaves nothing that looks like a package."""
@@ -251,7 +311,7 @@ class Archiver:
 
 def run(
     spool: Path,
-    archive: str,
+    archive: str | Places,
     index: Path,
     stop: threading.Event,
     *,
@@ -262,19 +322,47 @@ def run(
     """Archive until ``stop`` is set (or ``alive()`` is false), then settle once more what is closed, and
     return.
 
-    ``archive``: a store's URL or a folder. Raises PackageBusy when another archiver has the spool.
+    ``archive``: the stores, or a folder. Raises PackageBusy when another archiver has the spool.
     """
     make_folder(spool)
+    places = archive if isinstance(archive, Places) else None
+    second = open_store(places.second) if places and places.second else None
+    first = open_store(places.first if places else str(archive))
     with WriterLock(spool / ".archiver"):
         rows = Index(index)
+        archiver = Archiver(spool, first, rows, second=second, orphan_after_s=orphan_after_s)
+        copying = _second_thread(archiver, stop, poll_s)
+        report = Report(spool, places or Places(first=Place(folder=str(archive))))
         try:
-            archiver = Archiver(spool, open_store(archive), rows, orphan_after_s=orphan_after_s)
             while not stop.is_set() and alive():
                 archiver.step()
+                archiver.abort_orphans(datetime.now(UTC))
+                report.write(archiver.situation(), time.time())
                 stop.wait(poll_s)
+            stop.set()
             archiver.step()
         finally:
+            stop.set()
+            if copying is not None:
+                copying.join(_SECOND_JOIN_S)
+            archiver.close()
             rows.close()
+
+
+def _second_thread(archiver: Archiver, stop: threading.Event, poll_s: float) -> threading.Thread | None:
+    """The second store's own pace. A daemon: every step of it can be repeated, and the end does not wait for it."""
+    second = archiver.second
+    if second is None:
+        return None
+
+    def follow() -> None:
+        while not stop.is_set():
+            second.step()
+            stop.wait(poll_s)
+
+    thread = threading.Thread(target=follow, name="second store", daemon=True)
+    thread.start()
+    return thread
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -283,7 +371,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m recording.archiver", description=__doc__.split("\n")[0])
     parser.add_argument("--spool", type=Path, required=True, help="folder where recordings are made")
-    parser.add_argument("--archive", required=True, help="file: URL or folder of the archive")
+    parser.add_argument(
+        "--archive",
+        required=True,
+        help="file: URL or folder of the archive; - reads the stores as JSON from stdin",
+    )
     parser.add_argument("--index", type=Path, required=True, help="SQLite file of the index")
     parser.add_argument("--orphan-after", type=float, default=ORPHAN_AFTER_S, metavar="SECONDS")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent process has ended")
@@ -301,7 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(
             options.spool,
-            options.archive,
+            Places.model_validate_json(sys.stdin.read()) if options.archive == "-" else options.archive,
             options.index,
             stop,
             orphan_after_s=options.orphan_after,

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -216,3 +217,66 @@ class AppendFile:
         if not self._failing:
             self._failing = True
             self._on_error(error)
+
+
+SYNC_TOGETHER_S: Final = 0.5  # what a power cut may cost beyond a cluster
+
+
+class SyncThread:
+    """fdatasync of many files that grow, on a thread of its own. Asked twice, a file is synced once: no queue grows.
+
+    It waits a little for others to be asked for, too: the first fdatasync of a row writes the file system's journal
+    for all of them.
+
+    ``on_error`` hears the first failure of a row, and None when it is over, on that thread.
+    """
+
+    def __init__(self, on_error: Callable[[OSError | None], None] = lambda _: None) -> None:
+        self._on_error = on_error
+        self._asked: dict[AppendFile, bool] = {}  # whether to close it afterwards
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+        self._thread.start()
+
+    def ask(self, file: AppendFile, *, close: bool = False) -> None:
+        """What ``file`` has so far is to be on the disk soon. ``close``: it is the last time. Never blocks."""
+        with self._wake:
+            if not self._asked:
+                self._wake.notify()
+            self._asked[file] = close or self._asked.get(file, False)
+
+    def stop(self) -> None:
+        """End when everything asked for is done. **Blocks.**"""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._asked and not self._stopping:
+                    self._wake.wait()
+                if not self._asked:
+                    return
+                self._wake.wait_for(lambda: self._stopping, SYNC_TOGETHER_S)
+                asked, self._asked = self._asked, {}
+            for file, close in asked.items():
+                self._sync(file, close=close)
+
+    def _sync(self, file: AppendFile, *, close: bool) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                self._on_error(error)
+        else:
+            if self._failing:
+                self._failing = False
+                self._on_error(None)
+        if close:
+            with suppress(OSError):
+                file.close()

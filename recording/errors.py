@@ -18,6 +18,7 @@
         ├── LockRefused      the store has no locks, or refuses to shorten one
         ├── UploadMissing    the store knows no such unfinished upload
         ├── StoreRefused     credentials, bucket, clock, region: somebody has to set something right
+        │   └── EndpointRefused  the jurisdiction guard: nothing was sent there
         └── FixityError      what was read back is not what was written
 
 ``recording`` does not know ``mixer``: the HTTP floor maps these to its own tree.
@@ -112,6 +113,15 @@ class UploadMissing(StoreError):
 
 class StoreRefused(StoreError):
     """The store answers and says no; trying again helps only when somebody has changed something."""
+
+
+class EndpointRefused(StoreRefused):
+    """The jurisdiction guard refuses the endpoint; ``host`` and ``why`` say which and the reason."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(f"{host} is refused as an archive: {why}")
+        self.host = host
+        self.why = why
 
 
 class FixityError(StoreError):

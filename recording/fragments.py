@@ -90,15 +90,16 @@ class Tail:
         return self.ends[track] / self.timescales[track] if track in self.ends else 0.0
 
 
-def scan(file: BinaryIO) -> Tail:
+def scan(file: BinaryIO, tail: Tail | None = None) -> Tail:
     """Read the headers of a recording that may end anywhere, or in anything; never raises on its content.
 
-    Reads ``moov`` and every ``moof`` (about 0.5 kB a second of recording) and skips the media.
+    Reads ``moov`` and every ``moof`` (about 0.5 kB a second of recording) and skips the media. ``tail``: what
+    an earlier scan of the same, since then longer, file found: goes on from there, and changes it.
     """
     size = file.seek(0, 2)
-    tail = Tail()
+    tail = tail or Tail()
     previous = b""
-    for kind, start, length in _top_boxes(file, size):
+    for kind, start, length in _top_boxes(file, size, tail.whole_bytes):
         try:
             if kind == b"moov" and previous == b"ftyp":
                 tail.timescales = _timescales(_read(file, start, length))
@@ -116,9 +117,8 @@ def scan(file: BinaryIO) -> Tail:
     return tail
 
 
-def _top_boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Whole top-level boxes (kind, start, length) until the file ends or stops making sense."""
-    position = 0
+def _top_boxes(file: BinaryIO, size: int, position: int) -> Iterator[tuple[bytes, int, int]]:
+    """Whole top-level boxes (kind, start, length) from ``position`` until the file ends or stops making sense."""
     while position + 8 <= size:
         file.seek(position)
         length, kind = struct.unpack(">I4s", file.read(8))

@@ -111,7 +111,7 @@ class LocalStore:
         self._path(key)
         raise LockRefused("a folder cannot lock its files")
 
-    def begin(self, key: str, source: Path) -> str:
+    def begin(self, key: str, source: Path | None = None) -> str:
         """See the port. On the same file system the object is the growing file itself, under a second name."""
         self._path(key)
         with _storing(key):

@@ -34,16 +34,12 @@ class LocalUploads:
         self._root = root
         make_folder(root)
 
-    def begin(self, key: str, source: Path) -> str:
+    def begin(self, key: str, source: Path | None) -> str:
         """See `recording.store.ObjectStore.begin`."""
         upload = secrets.token_hex(16)
         folder = self._root / upload
         folder.mkdir(mode=0o700)
-        try:
-            os.link(source, folder / "content")
-        except OSError as error:
-            if error.errno not in NO_LINK:
-                raise
+        if source is None or not _linked(source, folder / "content"):
             (folder / "content").touch(mode=0o600)
         write_whole(folder / "parts", b"")
         write_whole(folder / "key", safe_key(key).encode())
@@ -110,6 +106,16 @@ class LocalUploads:
             if (folder / "key").read_text() == key:
                 return folder
         raise UploadMissing(f"there is no unfinished upload {upload} of {key}")
+
+
+def _linked(source: Path, content: Path) -> bool:
+    try:
+        os.link(source, content)
+    except OSError as error:
+        if error.errno in NO_LINK:
+            return False
+        raise
+    return True
 
 
 def _same(descriptor: int, offset: int, data: bytes) -> bool:

@@ -7,6 +7,7 @@ In the spool, ``<spool>/<ULID>/``:
     anchor.json       wall clock at the file's zero, written at the first keyframe
     reserve           disk space held back for the end
     data/recording.mp4, data/timeline.jsonl
+    data/tracks/*.mka, *.mkv, data/tracks.jsonl     when asked for (`recording.tracks`)
     closed.json       `Summary`, written last by the recorder, or by `recording.recovery` in its place
 
 Sealed, the bag (RFC 8493) is added beside them: ``data/chapters.vtt``, ``bagit.txt``, ``bag-info.txt``, the
@@ -16,7 +17,7 @@ manifests and ``recording.json``. Only ``data/`` and those go to the archive: `S
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recording.durable import file_sha256, write_whole
 from recording.errors import BadPackage, UnsafePath
 from recording.keys import from_rfc3339, safe_key
-from recording.timeline import chapters, presences, read_timeline, write_chapters
+from recording.timeline import TimelineEvent, chapters, presences, read_timeline, write_chapters
 
 DESCRIPTION: Final = "package.json"
 ANCHOR: Final = "anchor.json"
@@ -116,6 +117,19 @@ class Summary(_Strict):
     video: VideoFacts | None = None
     audio: AudioFacts | None = None
     loudness: Loudness | None = None
+    digests: dict[str, Sha256] = {}
+    """Of the tracks, hashed while they were written, by path."""
+
+
+class TrackFacts(_Strict):
+    """One file of a participant's own voice, camera or screen, from the timeline's ``track`` line."""
+
+    file: str
+    participant: str
+    name: str
+    kind: Literal["voice", "camera", "screen"]
+    codec: str
+    begins_s: float
 
 
 class SealedFile(_Strict):
@@ -160,6 +174,7 @@ class Seal(BaseModel):
     audio: AudioFacts | None = None
     loudness: Loudness | None = None  # None: no sound, or it could not be measured
     participants: tuple[Stay, ...] = ()
+    tracks: tuple[TrackFacts, ...] = ()
     note: str = ""
     language: str = "en"
     software: str
@@ -208,7 +223,7 @@ def seal(directory: Path, description: Description, summary: Summary) -> Seal:
     write_whole(directory / CHAPTERS, write_chapters(marks, summary.duration_s))
     # The recorder hashed what it meant to write, while writing it: hashing the file anew would bless a bad
     # disk.
-    known = {MEDIA: summary.sha256}
+    known = {MEDIA: summary.sha256, **summary.digests}
     payload = [_sealed(directory, path, known.get(path)) for path in sorted(_payload(directory))]
     write_whole(directory / MANIFEST, write_manifest(payload))
     write_whole(directory / "bagit.txt", _BAGIT)
@@ -217,12 +232,23 @@ def seal(directory: Path, description: Description, summary: Summary) -> Seal:
     write_whole(directory / TAG_MANIFEST, write_manifest(tags))
     body = Seal(
         **description.model_dump(exclude={"tracks"}),
-        **summary.model_dump(),
+        **summary.model_dump(exclude={"digests"}),
         participants=tuple(Stay(**asdict(stay)) for stay in presences(events, from_rfc3339(summary.started))),
+        tracks=_tracks(events, {file.path for file in payload}),
         files=(*payload, *tags, _sealed(directory, TAG_MANIFEST)),
     )
     write_model(directory / SEAL, body)
     return body
+
+
+def _tracks(events: Iterable[TimelineEvent], there: Collection[str]) -> tuple[TrackFacts, ...]:
+    """Whose the files are; of a line whose file never reached the disk, nothing."""
+    found = []
+    for event in events:
+        if event.event == "track" and event.fields.get("file") in there:
+            with suppress(ValidationError):
+                found.append(TrackFacts(**event.fields, begins_s=event.t))
+    return tuple(found)
 
 
 def write_manifest(files: Iterable[SealedFile]) -> bytes:

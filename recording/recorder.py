@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,16 +28,18 @@ from recording.errors import RecordingError, WrongState
 from recording.mediatime import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ
 from recording.muxer import AudioFormat
 from recording.timeline import EVENTS, TimelineEvent, write_line
+from recording.tracks import TrackFrame, TrackSource
 from recording.writer import Alert, MediaForm, PackageWriter
 
 _log = structlog.get_logger(__name__)
 
 QUEUE_S: Final = 30  # how long a disk may stand still before anything is lost
 _AUDIO_PACKETS_A_SECOND: Final = 47  # 48,000 / 1,024
+MAX_TRACK_BYTES: Final = 32 * 1024 * 1024  # of the queue: ten seconds of nine cameras of 2.5 Mbit/s
 _MAX_EVENTS: Final = 4096  # of the queue; events are a few a minute: a bound, not a plan
 LOCK_WAIT_S: Final = 1.0  # the archiver probes a lock for microseconds; a recovery takes longer and wins
 CLOSE_TIMEOUT_S: Final = 8.0  # a drain has 10 s in all; what is not written by then is recovered later
-_OWN_EVENTS: Final = frozenset({"pause", "resume", "gap", "end"})  # written by the recorder itself
+_OWN_EVENTS: Final = frozenset({"track", "pause", "resume", "gap", "end"})  # written by the recorder itself
 
 _Step = Callable[[PackageWriter], object]
 
@@ -47,7 +49,10 @@ class _Item:
     """What waits in the queue: something to do with the writer; ``step`` None ends the thread."""
 
     step: _Step | None
-    packet: bool = False  # media, which is what the queue's bound counts; the rest are events
+    packet: bool = (
+        False  # of the film, which is what the queue's bound counts; the rest are events and tracks
+    )
+    track_bytes: int = 0
 
 
 class Recorder:
@@ -63,7 +68,7 @@ class Recorder:
 
     Overflow: when the queue is full the newest packets are dropped and counted (``dropped``), an alert is
     raised, and recording goes on at the next keyframe, which is asked for; the timeline has the gap. Events
-    are kept.
+    are kept. Frames of tracks have a bound of their own (``MAX_TRACK_BYTES``), so they never push out the film.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Recorder:
         audio_extradata: bytes | None,
         on_alert: Callable[[Alert], None] | None = None,
         on_keyframe_needed: Callable[[], None] | None = None,
+        on_track_keyframe_needed: Callable[[TrackSource], None] | None = None,
         queue_s: float = QUEUE_S,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -93,6 +99,7 @@ class Recorder:
                 MediaForm(width, height, fps, audio),
                 on_alert=self._alert,
                 on_keyframe_needed=on_keyframe_needed or (lambda: None),
+                on_track_keyframe_needed=on_track_keyframe_needed or (lambda _: None),
                 wall=wall,
             )
         except BaseException:
@@ -101,11 +108,15 @@ class Recorder:
         self._max_packets = max(1, round(queue_s * (fps + _AUDIO_PACKETS_A_SECOND)))
         self._queue: deque[_Item] = deque()
         self._packets = 0  # of the queue
+        self._track_bytes = 0  # of the queue
+        self._tracks_waiting = 0  # of the queue: frames of tracks
+        self._track_holes: set[TrackSource] = set()  # their last frames found the queue full
         self._lost_from: int | None = None  # 90 kHz: first packet that found the queue full
         self._wake = threading.Condition()
         self._summary: package.Summary | None = None
         self._closing = False
         self.dropped = 0
+        self.tracks_dropped = 0
         self._thread = threading.Thread(target=self._run, name=f"recorder-{directory.name[-6:]}", daemon=True)
         self._thread.start()
 
@@ -118,6 +129,27 @@ class Recorder:
     def write_audio(self, data: bytes, pts: int) -> None:
         """One AAC frame of 1,024 samples. ``pts``: room clock, 48 kHz samples; may be before 0. Never blocks."""
         self._put_packet(lambda writer: writer.audio(data, pts), pts * VIDEO_CLOCK_HZ // AUDIO_CLOCK_HZ)
+
+    def write_track(self, source: TrackSource, frame: TrackFrame, pts: int) -> None:
+        """One frame of a participant's own, as received; ``pts``: room clock, 90 kHz. Never blocks."""
+        size = len(frame.data)
+        with self._wake:
+            if not size or self._track_bytes + size > MAX_TRACK_BYTES:
+                self.tracks_dropped += 1
+                self._track_holes.add(source)
+                return
+            if source in self._track_holes:
+                self._track_holes.discard(source)
+                frame = replace(frame, fresh=True)
+            self._track_bytes += size
+            # The thread is not woken: the film's packets do that often enough, and waking it for each of a
+            # hundred packets a second costs a room more than all that is done with them.
+            self._queue.append(_Item(lambda writer: writer.track(source, frame, pts), track_bytes=size))
+            self._tracks_waiting += 1
+
+    def end_tracks(self, participant: str) -> None:
+        """The participant has left: their tracks are complete. Never blocks."""
+        self._put_event(lambda writer: writer.end_tracks(participant))
 
     def event(self, event: str, pts_90k: int, /, **fields: Any) -> None:
         """A line of the timeline: ``event("join", pts, participant="p1", name="Ann")``. Never blocks.
@@ -172,12 +204,28 @@ class Recorder:
         """Packets and events that wait for the writing thread."""
         return len(self._queue)
 
-    def stats(self) -> dict[str, Any]:
-        """``{"queue": {"depth", "bound", "dropped"}, "bytes", "pending_bytes", "refused", "faults", "alerts":
-        {KIND: n}}``.
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Its two queues, each ``{"depth", "bound", "dropped", …}``: ``recorder`` with what became of the film,
+        ``tracks`` (bounded in bytes) with what became of those.
         """
-        queue = {"depth": len(self._queue), "bound": self._max_packets + _MAX_EVENTS, "dropped": self.dropped}
-        return {"queue": queue, **self._writer.stats(), "alerts": dict(self._alerts)}
+        writer = self._writer.stats()
+        tracks = writer.pop("tracks", {})
+        return {
+            "recorder": {
+                "depth": len(self._queue) - self._tracks_waiting,
+                "bound": self._max_packets + _MAX_EVENTS,
+                "dropped": self.dropped,
+                **writer,
+                "alerts": dict(self._alerts),
+            },
+            "tracks": {
+                "depth": self._tracks_waiting,
+                "depth_bytes": self._track_bytes,
+                "bound_bytes": MAX_TRACK_BYTES,
+                "dropped": self.tracks_dropped,
+                **tracks,
+            },
+        }
 
     def _put_packet(self, step: _Step, pts_90k: int) -> None:
         with self._wake:
@@ -198,7 +246,7 @@ class Recorder:
 
     def _put_event(self, step: _Step) -> None:
         with self._wake:
-            if len(self._queue) - self._packets >= _MAX_EVENTS:
+            if len(self._queue) - self._packets - self._tracks_waiting >= _MAX_EVENTS:
                 self.dropped += 1
                 return
             self._queue.append(_Item(step))
@@ -224,6 +272,8 @@ class Recorder:
                 self._wake.wait()
             item = self._queue.popleft()
             self._packets -= item.packet
+            self._tracks_waiting -= item.track_bytes > 0
+            self._track_bytes -= item.track_bytes
             return item
 
     def _alert(self, alert: Alert) -> None:

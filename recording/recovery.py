@@ -18,6 +18,7 @@ from recording.keys import from_rfc3339
 from recording.loudness import measure
 from recording.muxer import AudioFormat
 from recording.timeline import TimelineEvent, paused_s, read_timeline, write_line
+from recording.tracks import repair as repair_tracks
 from recording.writer import MediaForm, media_on_disk, summarize, timeline_on_disk
 
 _log = structlog.get_logger(__name__)
@@ -41,6 +42,7 @@ def recover(directory: Path, description: package.Description) -> package.Summar
         with media.open("r+b") as file:
             file.truncate(tail.whole_bytes)
             os.fsync(file.fileno())
+    repair_tracks(directory)
     lines = timeline_on_disk(directory)
     events = read_timeline(lines)
     if not events or events[-1].event != "end":

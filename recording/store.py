@@ -55,7 +55,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """An object that was begun and not completed; ``begun``: when, in UTC."""
+    """An object that was begun and not completed; ``begun``: when, in UTC.
+
+    ``upload``: good for `ObjectStore.abort`; the name that `ObjectStore.begin` gave, or its beginning up to a dot.
+    """
 
     key: str
     upload: str
@@ -123,16 +126,17 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def begin(self, key: str, source: Path) -> str:
-        """Begin an object whose bytes will be those of the growing file ``source``; returns the upload's name.
+    def begin(self, key: str, source: Path | None = None) -> str:
+        """Begin an object that is made of parts; returns the upload's name. Nothing shows under ``key`` before
+        `complete`.
 
-        The file's beginning up to any part that was put must not change any more. Nothing shows under
-        ``key`` before `complete`.
+        ``source``: the growing file whose bytes the object's will be, if there is one: a local store may take
+        it instead of a copy. Its beginning, up to the end of any part that was put, must not change any more.
         """
         ...
 
     def put_part(self, key: str, upload: str, number: int, offset: int, data: bytes, *, last: bool) -> str:
-        """Store part ``number`` (1 to `MAX_PARTS`), durably: the file's bytes from ``offset`` on.
+        """Store part ``number`` (1 to `MAX_PARTS`), durably: the object's bytes from ``offset`` on.
 
         All parts but the ``last`` have a multiple of `PART_ALIGN` and at least `MIN_PART_BYTES`. Putting a
         number again replaces the part. Returns the part's tag. Raises `UploadMissing`, `FixityError` when the

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from recording.loudness import LoudnessMeter
 from recording.mediatime import AUDIO_TICK, INSTANT_HZ, VIDEO_TICK, MediaTime, seconds
 from recording.muxer import AAC_FRAME_SAMPLES, AudioFormat, FragmentedMp4, silent_frame
 from recording.timeline import TimelineEvent, is_paused, paused_s, read_timeline, sound_lines, write_line
+from recording.tracks import TrackFiles, TrackFrame, TrackSource
 
 _log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class PackageWriter:
         *,
         on_alert: Callable[[Alert], None],
         on_keyframe_needed: Callable[[], None],
+        on_track_keyframe_needed: Callable[[TrackSource], None] = lambda _: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
@@ -102,6 +104,9 @@ class PackageWriter:
         events = read_timeline(lines)
         self._media_file = self._open(package.MEDIA, tail.whole_bytes, _PENDING_BYTES, reserve)
         self._timeline_file = self._open(package.TIMELINE, len(lines), _PENDING_EVENT_BYTES, reserve)
+        self._tracks: TrackFiles | None = None  # made with the first of them
+        self._track_events = [event for event in events if event.event == "track"]
+        self._need_track_keyframe = on_track_keyframe_needed
         self._sequence = tail.sequence
         self._muxer: FragmentedMp4 | None = None
         self._next_audio = tail.ends.get(AUDIO_TRACK, 0)  # samples; the AAC track's timescale is its rate
@@ -131,6 +136,8 @@ class PackageWriter:
         if self._begin_at is not None and room >= self._begin_at and keyframe:
             self._begin(room, data)
         media = self._time.place(room)
+        if self._tracks is not None and media is not None:
+            self._tracks.sweep(media)
         if media is None or self._muxer is None or (self._gap_from is not None and not keyframe):
             return
         with self._muxing():
@@ -151,6 +158,28 @@ class PackageWriter:
         """Something that happened at ``pts`` (room clock, 90 kHz)."""
         self._write_event(event, self._time.clamp(pts * VIDEO_TICK), fields)
 
+    def track(self, source: TrackSource, frame: TrackFrame, pts: int) -> None:
+        """One frame of a participant's own, to be shown or heard at ``pts`` (room clock, 90 kHz)."""
+        if self._tracks is None:
+            self._tracks = TrackFiles(
+                self._directory,
+                self._track_events,
+                on_event=self._write_event,
+                on_keyframe_needed=self._need_track_keyframe,
+                on_fault=self._fault,
+                on_disk=self._disk,
+            )
+        media = self._time.place(pts * VIDEO_TICK)
+        if media is None:  # before the film's zero, or in a pause
+            self._tracks.hole(source)
+        else:
+            self._tracks.frame(source, frame, media)
+
+    def end_tracks(self, participant: str) -> None:
+        """The participant has left."""
+        if self._tracks is not None:
+            self._tracks.end(participant)
+
     def pause(self, pts: int) -> None:
         """Cut from ``pts`` (room clock, 90 kHz) on. Paused already: nothing happens."""
         if self._time.running:
@@ -159,6 +188,9 @@ class PackageWriter:
             return
         self._begin_at = None
         self._held.clear()
+        if self._tracks is not None:
+            self._tracks.cut(self._time.clamp(pts * VIDEO_TICK))
+            self._tracks.holes()
         self._paused_on_disk = True
         self._write_event("pause", self._time.clamp(pts * VIDEO_TICK), {})
 
@@ -190,10 +222,15 @@ class PackageWriter:
         if not self._media_file.flush():
             self._fault("the last fragments did not reach the disk")
         tail = media_on_disk(self._directory)
+        digests: dict[str, str] = {}
+        if self._tracks is not None:
+            self._tracks.cut(round(tail.duration_s * INSTANT_HZ))
+            digests = self._tracks.close()
+            self._tracks = None
         self._write_event("end", round(tail.duration_s * INSTANT_HZ), {})
         summary = summarize(
             self._form, tail, started_s=self._started_s(), ended_s=self._wall(), sha256=self._media_file.sha256(),
-            reason="; ".join(f"{what} ({count})" for what, count in self._faults.items()),
+            reason="; ".join(f"{what} ({count})" for what, count in self._faults.items()), digests=digests,
             loudness=self._meter.loudness() if self._meter is not None else None,
         )  # fmt: skip
         try:
@@ -205,15 +242,20 @@ class PackageWriter:
 
     def abandon(self) -> None:
         """Close the files as they are, as a death would: for an error on the way out."""
+        if self._tracks is not None:
+            self._tracks.abandon()
+            self._tracks = None
         for file in (self._media_file, self._timeline_file):
             with suppress(OSError):
                 file.close()
         with suppress(OSError):
             (self._directory / package.RESERVE).unlink(missing_ok=True)
 
-    def stats(self) -> dict[str, int]:
-        """Counters: bytes in the file, bytes waiting for the disk, pieces refused, faults."""
+    def stats(self) -> dict[str, Any]:
+        """Counters: bytes in the file, bytes waiting for the disk, pieces refused, faults; of the tracks, theirs."""
+        tracks = self._tracks
         return {
+            **({"tracks": tracks.stats()} if tracks is not None else {}),
             "bytes": self._media_file.size,
             "pending_bytes": self._media_file.pending_bytes,
             "refused": self._media_file.refused,
@@ -354,6 +396,7 @@ def summarize(
     ended_s: float,
     sha256: str,
     reason: str,
+    digests: Mapping[str, str] | None = None,
     loudness: package.Loudness | None = None,
 ) -> package.Summary:
     """What a package is, from what its file says (``tail``); an empty file has no tracks."""
@@ -367,7 +410,8 @@ def summarize(
         started=rfc3339(started_s), ended=rfc3339(max(started_s, ended_s)), duration_s=round(tail.duration_s, 3),
         size=tail.whole_bytes if tail.fragments else 0,
         sha256=sha256 if tail.fragments else hashlib.sha256().hexdigest(),
-        complete=not reason, reason=reason, video=video, audio=audio, loudness=loudness if audio else None,
+        complete=not reason, reason=reason, video=video, audio=audio, digests=dict(digests or {}),
+        loudness=loudness if audio else None,
     )  # fmt: skip
 
 

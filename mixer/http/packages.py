@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any, Final, Literal
@@ -142,9 +143,10 @@ class PackageRoutes:
         response = web.StreamResponse(status=206 if chosen.outcome == "part" else 200, headers=headers)
         response.headers["Content-Type"] = file.media_type
         response.content_length = chosen.end - chosen.start
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await _pump(response, await asyncio.to_thread(file.read, chosen.start, chosen.end))
+        with contextlib.suppress(ConnectionError):  # a player that seeks goes away all the time
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await _pump(response, await asyncio.to_thread(file.read, chosen.start, chosen.end))
         return response
 
     async def _link(self, request: web.Request, file: StoredFile, filename: str) -> str | None:

@@ -64,6 +64,8 @@ class Demand:
 
 
 UNSEEN: Final = Demand(0, 0, 0, TRICKLE_BPS)
+KEPT: Final = Demand(640, 360, 15, 400_000)
+"""Of who is not shown while tracks are recorded: a face that is recognised, for a quarter of what a large tile asks."""
 FULL: Final = Demand(1280, 720, 30, _REFERENCE_BPS)
 """Before anything is known of the tiles: browsers ramp up to 720p30 and nobody waits for a sharp picture."""
 

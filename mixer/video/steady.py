@@ -1,7 +1,7 @@
 """Pictures at an even pace over a line that loses packets: all are held as long as the repaired ones take. Pure.
 
 A lost packet is there again a round trip later, and the pictures behind it wait for it: the picture stops, and
-then hurries. Once that has happened twice within four seconds every picture is held so that the late ones come in
+then hurries. Once that has happened twice within eight seconds every picture is held so that the late ones come in
 time (what browsers' own jitter buffers do); a good line has no delay from this.
 """
 
@@ -15,10 +15,10 @@ from mixer.media import VIDEO_CLOCK_HZ
 LATE_S: Final = 0.06  # two pictures of 30 a second: less is jitter, and hardly seen
 MAX_HOLD_S: Final = 0.2  # two repeats on a long line; as much as a voice may be asked to wait for its picture
 INCIDENTS: Final = 2  # one late picture may have been a large one
-MEMORY_S: Final = (
-    4.0  # 2 % of a camera's packets are lost several times a second, in bursts of five still each second
+MEMORY_S: Final = 8.0  # bursts of five that make 2 % of a camera's 50 packets a second come each five seconds
+LOWER_S_PER_S: Final = (
+    0.1  # a hold that ends at once would be seen as a jump; libwebrtc lowers its own so, too
 )
-LOWER_S_PER_S: Final = 0.05  # a hold that ends at once would be seen as a jump
 _JUMP_S: Final = 2.0  # a transit that far off is another clock
 _BASE_S: Final = 10.0  # how long a fastest transit is believed
 

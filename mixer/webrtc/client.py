@@ -66,6 +66,7 @@ POLL_S: Final = (
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
 ARRIVALS_S: Final = 0.1  # libwebrtc's usual pace of transport-wide feedback
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
+AGAIN_S: Final = 0.1  # until a round trip is known: libwebrtc repeats nothing twice within one
 _Report = TypeVar("_Report", SenderReport, ReceiverReport)
 
 
@@ -319,7 +320,7 @@ class WebRtcClient:
         else:
             return
         if incoming.kind == "audio":
-            for sound in incoming.sounds(packet):
+            for sound in incoming.sounds(packet, now):
                 self.on_audio(sound, now)
             self._urge(incoming, now)
         elif incoming.assembler is not None:
@@ -368,6 +369,7 @@ class WebRtcClient:
         outgoing = next((out for out in self._outgoing.values() if out.stream.ssrc == ssrc), None)
         if outgoing is None or self._transport is None:
             return
+        outgoing.stream.again_s = self._transport.rtt_s or AGAIN_S
         for sequence in lost:
             if (packet := outgoing.stream.repeat(sequence, now)) is not None:
                 self._transport.send_rtp(packet)

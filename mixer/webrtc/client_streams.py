@@ -71,12 +71,12 @@ class Incoming:
         self.gaps = SoundGaps(AUDIO_CLOCK_HZ, foresees=False) if sounds else None
         self.ssrc: int | None = None
 
-    def sounds(self, packet: RtpPacket) -> list[RtpPacket]:
+    def sounds(self, packet: RtpPacket, now: float) -> list[RtpPacket]:
         """Packets of bare Opus: this one, after the lost ones that it repeats. Raises ``MalformedPacket``."""
         found = self.red.unpack(packet) if self.red is not None else [packet]
         if self.gaps is not None:
             for earlier in found[:-1]:
-                self.gaps.found(earlier)
+                self.gaps.found(earlier, now)
         return found
 
     def is_repair(self, packet: RtpPacket, now: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -21,6 +22,11 @@ RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
 SWITCH_STEP: Final = (
     90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
 )
+AGAIN_LOSS: Final = (
+    0.03  # from there on what is repeated is repeated again: one in ten repeats is lost at 10 %
+)
+AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
+MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
 SOUND_HISTORY: Final = 64  # 1.3 s of the shortest packets: a second request comes within 1 s
 
 
@@ -63,6 +69,7 @@ class MixOut:
         self._fixed_origin = origin is not None
         self._origin = origin
         self._pacer: Pacer[_Queued] = Pacer()
+        self._again: deque[tuple[float, OutgoingStream, int]] = deque(maxlen=MAX_AGAIN)
         self._needs_keyframe = True
         self._fanout = 0
         self._last_pts = -1
@@ -181,7 +188,10 @@ class MixOut:
         self._put(packet)
 
     def drain(self, now: float) -> None:
-        """Send what the pacer lets go by now, and padding while the line is tried."""
+        """Send what the pacer lets go by now, repeats once more, and padding while the line is tried."""
+        while self._again and self._again[0][0] <= now:
+            _, repeated, sequence = self._again.popleft()
+            self._repeat(repeated, sequence, now, unasked=True)
         stream = self.video
         if stream is None:
             return
@@ -225,6 +235,7 @@ class MixOut:
     def clear(self) -> None:
         """Forget what waits."""
         self._pacer.clear()
+        self._again.clear()
 
     def is_video(self, ssrc: int) -> bool:
         """Whether ``ssrc`` is our picture stream."""
@@ -235,10 +246,18 @@ class MixOut:
         for stream in (self.video, self.audio):
             if stream is not None and stream.ssrc == ssrc:
                 self.counters.nacks += 1
-                for sequence in lost:
+                asked = [sequence for sequence in lost if not stream.repeated_just_now(sequence, now)]
+                for sequence in asked:
                     self._repeat(stream, sequence, now)
+                if self.downlink.state.loss >= AGAIN_LOSS:
+                    self._again.extend((now + AGAIN_S, stream, sequence) for sequence in asked)
 
-    def _repeat(self, stream: OutgoingStream, sequence: int, now: float) -> None:
+    @property
+    def repeats_again(self) -> bool:
+        """Whether `drain` has repeats to send once more."""
+        return bool(self._again)
+
+    def _repeat(self, stream: OutgoingStream, sequence: int, now: float, *, unasked: bool = False) -> None:
         size, number = stream.repeat_size(sequence), 0
         if size is not None:
             if not self.downlink.may_repeat(size, now):
@@ -248,7 +267,7 @@ class MixOut:
                 number = self._depart(stream, size, now)
             else:  # the same bytes, so the same number
                 self.downlink.count(size, now)
-        packet = stream.repeat(sequence, now, number)
+        packet = stream.repeat(sequence, now, number, unasked=unasked)
         if packet is not None:
             self._put(packet)
 

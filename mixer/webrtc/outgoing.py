@@ -17,6 +17,7 @@ HISTORY_PACKETS: Final = (
     384  # 2.8 s of the high rendition, 0.4 MB a viewer; a second request comes within 1 s
 )
 REPEATS_PER_S: Final = 300  # a viewer that asks for more has no line that could carry it
+AGAIN_S: Final = 0.03  # a second request so soon is the same one, sent twice in case the first is lost
 NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
 _EXTENSION = struct.Struct("!HHI")
@@ -71,6 +72,8 @@ class OutgoingStream:
         self._history = History(history) if history else None
         self._repeats_left = REPEATS_PER_S
         self._repeats_since = 0.0
+        self._repeated_at: dict[int, float] = {}  # by sequence number, of the last `REPEATS_PER_S`
+        self.again_s = AGAIN_S
         self.packets = 0
         self.octets = 0
         self.repeated = 0
@@ -128,16 +131,23 @@ class OutgoingStream:
         self.octets += len(payload)
         return packet
 
+    def repeated_just_now(self, sequence: int, now: float) -> bool:
+        """Whether the packet was repeated less than ``again_s`` ago."""
+        return now - self._repeated_at.get(sequence, float("-inf")) < self.again_s
+
     def repeat_size(self, sequence: int) -> int | None:
         """Bytes of the packet that `repeat` would make; ``None``: it is gone."""
         kept = self._history.get(sequence) if self._history is not None else None
         return None if kept is None else len(kept) + (2 if self._rtx is not None else 0)
 
-    def repeat(self, sequence: int, now: float, transport: int = 0) -> bytes | None:
+    def repeat(self, sequence: int, now: float, transport: int = 0, *, unasked: bool = False) -> bytes | None:
         """The packet to answer a NACK with: as RTX, else the same bytes; ``None``: gone, or asked too often.
+        ``unasked``: in case the one before is lost, too.
 
         The same bytes and no fresh stamp: two different packets under one SRTP index would break GCM.
         """
+        if not unasked and self.repeated_just_now(sequence, now):
+            return None
         if now - self._repeats_since >= 1.0:
             self._repeats_since, self._repeats_left = now, REPEATS_PER_S
         kept = self._history.get(sequence) if self._history is not None and self._repeats_left else None
@@ -146,6 +156,10 @@ class OutgoingStream:
             return None
         self._repeats_left -= 1
         self.repeated += 1
+        self._repeated_at.pop(sequence, None)
+        self._repeated_at[sequence] = now
+        if len(self._repeated_at) > REPEATS_PER_S:
+            del self._repeated_at[next(iter(self._repeated_at))]
         if self._rtx is None:
             return kept
         payload_type, ssrc = self._rtx

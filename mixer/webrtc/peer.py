@@ -27,6 +27,7 @@ from typing import Any, Final, Protocol
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
+from mixer.protocol import MediaSocket
 from mixer.rtp.line import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
@@ -136,6 +137,17 @@ class PeerFactory:
         line is to be measured for what we send.
         """
         return Peer(self, sink, send=send, receive=receive, measure=measure)
+
+    def media_sockets(self) -> tuple[MediaSocket, ...]:
+        """The bound sockets of the shared port, as control is told them."""
+        return tuple(
+            MediaSocket(
+                port=opened.port,
+                addresses=opened.addresses,
+                public_ip=self.port.public_ip if self.port.public_ip in opened.addresses else None,
+            )
+            for opened in self.port.sockets
+        )
 
     def stats(self) -> dict[str, Any]:
         """Counters of the shared port: datagrams received, and dropped by reason."""
@@ -365,11 +377,13 @@ class Peer:
         if not original.repaired:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
             incoming.stats.receive(packet, now)
         if incoming.track.kind == "video":
-            layers = self._feedback.layers(incoming)
+            layers, gaps = self._feedback.layers(incoming), incoming.video_gaps
             for frame in layers.pass_on(incoming, incoming.frames(original, now), now):
                 self._sink.on_video(frame, incoming.track.screen)
+            if incoming.video_gaps != gaps:
+                self._send_urgent(self._feedback.urgent(now, self._rtt_in_s))
         elif original.payload and self.receives_audio is not None:
-            for sound in incoming.sounds(original):
+            for sound in incoming.sounds(original, now):
                 self._sink.on_audio(sound, self.receives_audio, now)
 
     def _on_rtcp(self, data: bytes) -> None:
@@ -396,6 +410,8 @@ class Peer:
                     self._line_at = now
             case Nack():
                 self._mix.repeat(packet.media_ssrc, packet.lost, now)
+                if self._mix.repeats_again:
+                    self._factory.pace(self)
             case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
                 self._keyframe_wanted()
             case FullIntraRequest() if any(self._mix.is_video(ssrc) for ssrc, _ in packet.entries):
@@ -477,6 +493,11 @@ class Peer:
         return rtt_s if rtt_s is not None or self._transport is None else self._transport.rtt_s
 
     @property
+    def _rtt_in_s(self) -> float | None:
+        """Of ICE's checks: it is there before we have sent anything that is reported on."""
+        return self._transport.rtt_s if self._transport is not None else None
+
+    @property
     def _ready(self) -> bool:
         return self._connected and not self._closed
 
@@ -498,7 +519,7 @@ class Peer:
         if not self._ready or self._transport is None:
             return
         self.is_patient = self.receives_video is None and not self._router.asks_for_sound(now)
-        urgent = self._feedback.urgent(now, self._transport.rtt_s)
+        urgent = self._feedback.urgent(now, self._rtt_in_s)
         if self._feedback.report_due(now):
             sent = self._mix.reports(now=now, unix_s=time.time())
             self._send_rtcp([*self._feedback.report(sent, now), *urgent])
@@ -513,7 +534,7 @@ class Peer:
         self._check_alive(now)
 
     def _restless(self, now: float) -> bool:
-        return self._mix.queued > 0 or self._mix.downlink.restless(now)
+        return self._mix.queued > 0 or self._mix.repeats_again or self._mix.downlink.restless(now)
 
     def _pace(self) -> None:
         if self._restless(self._factory.clock()):

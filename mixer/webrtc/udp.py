@@ -84,7 +84,7 @@ class UdpPort:
     def __init__(self, *, host: str, ports: range, public_ip: str | None = None) -> None:
         self._hosts = [part.strip() for part in host.split(",") if part.strip()]
         self.ports = ports
-        self._public_ip = public_ip
+        self.public_ip = public_ip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_source: dict[Address, Endpoint] = {}
@@ -103,7 +103,7 @@ class UdpPort:
             for host in self._hosts:
                 _check_address(host)
                 sock = _bind(host, self.ports)
-                self.sockets.append(UdpSocket(sock, _advertised(host, self._public_ip), self.dropped))
+                self.sockets.append(UdpSocket(sock, advertised(host, self.public_ip), self.dropped))
         except ConfigError:
             self.close()
             raise
@@ -226,8 +226,8 @@ def _bind(host: str, ports: range) -> socket.socket:
     )
 
 
-def _advertised(host: str, public_ip: str | None) -> tuple[str, ...]:
-    """Addresses to put in candidates for a socket bound to ``host``, best first."""
+def advertised(host: str, public_ip: str | None) -> tuple[str, ...]:
+    """Addresses under which a socket bound to ``host`` is reached, for candidates, best first."""
     bound = ipaddress.ip_address(host)
     found: Sequence[str] = _interface_addresses(bound.version) if bound.is_unspecified else [host]
     if public_ip is not None and ipaddress.ip_address(public_ip).version == bound.version:

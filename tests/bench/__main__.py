@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import crashes, legs, networks, room
+from tests.bench import crashes, drift, legs, networks, room, tracks
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -32,6 +32,8 @@ TITLES: Final = {
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
     "crashes": "Recorders killed at any moment, recovered, sealed, opened",
+    "tracks": f"Tracks of {tracks.PEOPLE} participants, 720p30 VP8 and Opus",
+    "drift": f"{drift.HOURS:g} h of clocks that run {drift.PPM} ppm fast and slow, in fast time",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
 PARTS: Final = tuple(TITLES)
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "idle": lambda: room.idle_rooms(directory),
             "cost": lambda: room.recording_cost(directory / "cost"),
             "crashes": lambda: crashes.crashes(directory / "crashes"),
+            "tracks": lambda: tracks.tracks(directory / "tracks"),
+            "drift": drift.drift,
             "compose": _compose,
         }
         for part in (part for part in PARTS if part in chosen):

@@ -12,10 +12,12 @@ class MemoryDesk:
     def __init__(self) -> None:
         self.states: dict[str, list[str]] = {}
 
-    def create(self, room: str, *, note: str, language: str) -> RecordingOrder:
+    def create(self, room: str, *, note: str, language: str, tracks: bool) -> RecordingOrder:
         recording_id = f"REC{len(self.states)}"
         self.states[recording_id] = ["recording"]
-        return RecordingOrder(id=recording_id, directory=f"/nonexistent/{recording_id}", note=note)
+        return RecordingOrder(
+            id=recording_id, directory=f"/nonexistent/{recording_id}", note=note, tracks=tracks
+        )
 
     def set_state(self, recording_id: str, state: DeskState) -> None:
         self.states[recording_id].append(state)

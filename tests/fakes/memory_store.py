@@ -83,7 +83,7 @@ class MemoryStore:
             self.retained[key] = until
         (self.held.add if hold else self.held.discard)(key)
 
-    def begin(self, key: str, source: Path) -> str:
+    def begin(self, key: str, source: Path | None = None) -> str:
         upload = uuid.uuid4().hex
         self.unfinished[safe_key(key), upload] = {}
         return upload

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from mixer.audio.playout import MAX_PACKETS as MAX_WAITING
 from mixer.audio.playout import Playout
 from mixer.errors import BadOffer, MalformedPacket, UnsupportedOffer
 from mixer.media import AudioCodec, VideoCodec
+from mixer.replay import BadTimeline, Replay, parse_events
 from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import MAX_BYTES, MAX_PACKETS, FrameAssembler
 from mixer.rtp.history import unwrap_rtx
@@ -35,12 +37,16 @@ from mixer.rtp.rtcp import (
 )
 from mixer.rtp.twcc import TransportFeedback
 from mixer.video.headers import picture_size
+from mixer.video.layout import arrange
 from mixer.webrtc.adapter import _parse as parse_stun
 from mixer.webrtc.answer import LocalSide, negotiate, write_answer
 from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.stun import peek_stun
+from recording.matroska import Block, cluster, head, scan
+from recording.trackcodecs import audio_form
+from recording.tracks import is_track
 
 _OFFERS: Final = Path(__file__).parent.parent / "mixer" / "webrtc" / "offers"
 _VIDEO: Final[tuple[VideoCodec, ...]] = ("VP8", "VP9", "H264")
@@ -160,6 +166,23 @@ def arrivals(data: bytes) -> None:
                 parse_rtcp(write_rtcp([report]))
 
 
+def timeline(data: bytes) -> None:
+    """A journal that is to be composed again."""
+    with contextlib.suppress(BadTimeline):
+        played = Replay(parse_events(data))
+        assert all(is_track(track.file) for track in played.tracks)
+        for at in (0.0, played.ends_s / 2, played.ends_s):
+            played.advance(at)
+            arrange(played.body, played.sources(), played.speaker)
+
+
+def matroska(data: bytes) -> None:
+    """A track that a dead writer left."""
+    extent = scan(io.BytesIO(data))
+    assert extent.whole_bytes <= len(data)
+    assert scan(io.BytesIO(data[: extent.whole_bytes])) == extent
+
+
 def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Two bytes of sequence number (a step from the last), one of length, so many bytes; and again."""
     position, sequence = 0, 1000
@@ -173,7 +196,7 @@ def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
-    for target in (rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals)
+    for target in (rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals, timeline, matroska)
 }
 
 
@@ -231,5 +254,14 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
     ],
     "headers": [b"\0" + _KEY[:40], b"\1\x82\x49\x83\x42\0\x04\xff\x02\xcf\0", b"\2" + _IDR],
     "audio": [b"\0" + _joined(b"\x78" + bytes(60), b"\x7b\x02" + bytes(60)), b"\2" + _joined(bytes(160))],
+    "timeline": [
+        b'{"t":0,"event":"join","participant":"a","name":"A"}\n{"t":1,"event":"layout","layout":{"preset":"pip"}}\n'
+        b'{"t":1,"event":"track","participant":"a","file":"data/tracks/001.mkv","kind":"camera"}\n'
+        b'{"t":2,"event":"share","participant":"a"}\n{"t":3,"event":"gap","duration":1}\n{"t":9,"event":"end"}\n'
+    ],
+    "matroska": [
+        head(audio_form("opus", b"\x78"), title="A", uid=1)
+        + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
+    ],
     "arrivals": [_joined(*[b""] * 120)],
 }

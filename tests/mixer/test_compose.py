@@ -276,12 +276,6 @@ def test_a_file_that_is_no_film_is_status_1(tmp_path: Path) -> None:
     assert cli.main(["compose", "-o", str(tmp_path / "out.mp4"), str(wrong)]) == 1
 
 
-def test_timeline_belongs_to_another_issue(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["compose", "--timeline", "t.jsonl", "-o", str(tmp_path / "out.mp4"), "a.mp4"])
-    assert caught.value.code == 2
-
-
 def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["compose", "--help"])

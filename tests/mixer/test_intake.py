@@ -11,8 +11,9 @@ from mixer.audio.bridge import AudioBridge
 from mixer.intake import SCREEN_SUFFIX, Intake
 from mixer.media import EncodedVideo
 from mixer.protocol import RosterEntry
+from mixer.track_tap import TrackTap
 from mixer.video.canvas import Canvas
-from mixer.video.demand import LOWER_AFTER_S, UNSEEN, Demand
+from mixer.video.demand import KEPT, LOWER_AFTER_S, UNSEEN, Demand
 from mixer.video.layout import LayoutBody
 from tests.mixer.webrtc.support import until
 
@@ -99,6 +100,27 @@ async def test_who_sends_4k_is_told_and_the_figures_say_why_it_is_not_seen(intak
     intake.show({"a": TILE}, 1.0)
     intake.show({"a": TILE}, 1.2)
     assert sender.peer.told == [("camera", TILE), ("camera", UNSEEN)], "and no keyframe is asked for"
+
+
+async def test_while_tracks_are_kept_who_is_not_seen_sends_a_picture_too(intake: Intake) -> None:
+    seen, hidden = join(intake, "seen"), join(intake, "hidden")
+    intake.show({"seen": TILE}, 0.0)
+    kept: list[tuple[str, str]] = []
+    tap = TrackTap(lambda source, frame, pts: kept.append((source.participant, source.kind)), origin_s=0.0)
+    intake.record(tap)
+    intake.show({"seen": TILE}, 1.0)
+    assert seen.peer.told == [("camera", TILE)], "the tile's picture is enough"
+    assert hidden.peer.told == [("camera", UNSEEN), ("camera", KEPT)]
+    for sender in (seen, hidden):
+        intake.saw(sender, EncodedVideo("VP8", b"\0", 0, False), screen=False)  # type: ignore[arg-type]
+    assert kept == [("seen", "camera"), ("hidden", "camera")]
+    assert intake.stats({}, {})["hidden"]["decoded"] == 0
+    intake.record(None)
+    intake.show({"seen": TILE}, 2.0)
+    intake.show({"seen": TILE}, 2.0 + LOWER_AFTER_S)
+    assert hidden.peer.told[-1] == ("camera", UNSEEN)
+    intake.saw(hidden, EncodedVideo("VP8", b"\0", 0, False), screen=False)  # type: ignore[arg-type]
+    assert len(kept) == 2
 
 
 async def test_another_connection_of_the_same_participant_is_told_anew(intake: Intake) -> None:

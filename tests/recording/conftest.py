@@ -18,6 +18,7 @@ from recording.index import Index
 from recording.local import LocalStore
 from recording.recorder import Recorder
 from tests.recording.media import FPS, HEIGHT, WIDTH, Clip, clip
+from tests.weed import Weed, weed_server
 
 _DIES = """
 import os, sys
@@ -104,3 +105,10 @@ def feed(recorder: Recorder, media: Clip, *, offset_s: int = 0) -> None:
             recorder.write_video(data, pts, keyframe)
         else:
             recorder.write_audio(data, pts)
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    """A real S3 server, for all tests that want one."""
+    with weed_server(tmp_path_factory.mktemp("weed")) as running:
+        yield running
