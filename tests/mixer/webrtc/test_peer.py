@@ -342,9 +342,9 @@ async def test_the_estimate_of_who_answers_no_call_is_believed(factory: PeerFact
     remb = write_rtcp([ReceiverReport(1), ReceiverEstimatedMaxBitrate(30_000, (peer._mix.video.ssrc,))])  # type: ignore[union-attr]
     wire = pc.getTransceivers()[0].receiver.transport
 
-    def limited() -> bool:
+    def limited() -> object:
         asyncio.ensure_future(wire._send_rtp(remb))  # noqa: RUF006 - awaited by nobody: it only sends
-        return 0 < (sink.lines[-1].estimate_bps or 0) < 40_000
+        return sink.lines and 0 < (sink.lines[-1].estimate_bps or 0) < 40_000
 
     async with every_tick(lambda: peer.send_video(mix.unit())):
         await until(limited, "the REMB")  # below what is sent, and not rising
