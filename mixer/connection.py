@@ -37,8 +37,8 @@ class ConnectionRoom(Protocol):
 
     def keyframe_wanted(self, connection: Connection) -> None: ...
 
-    def adapted(self, connection: Connection) -> None:
-        """Its ``rendition`` or its ``fec`` has changed: what it is sent should follow."""
+    def adapted(self, connection: Connection, before: Rendition) -> None:
+        """Its ``rendition`` (it was ``before``) or its ``fec`` has changed: what it is sent should follow."""
 
 
 @dataclass(eq=False)
@@ -111,8 +111,8 @@ class Connection:
             self.peer.hold_pictures()
         self._held = self.peer.holds_pictures
         if rendition is not self.rendition or fec != self.fec or (held and not self._held):
-            self.rendition, self.fec = rendition, fec
-            self.room.adapted(self)
+            before, self.rendition, self.fec = self.rendition, rendition, fec
+            self.room.adapted(self, before)
 
     def on_closed(self, reason: str) -> None:
         """Once, whoever closed it."""

@@ -42,7 +42,7 @@ from mixer.rtp.rtcp import (
     parse_rtcp,
     write_rtcp,
 )
-from mixer.video.rendition import RENDITIONS
+from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.answer import ABS_SEND_TIME, TRANSPORT_CC, LocalSide, negotiate
 from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.peer import Peer, PeerFactory
@@ -336,7 +336,7 @@ class MixRoom:
 
     # --- ConnectionRoom
 
-    def adapted(self, connection: Connection) -> None:
+    def adapted(self, connection: Connection, before: Rendition) -> None:
         viewer = next(v for v in self.viewers if v.connection is connection)
         if not viewer.renditions or viewer.renditions[-1][1] != connection.rendition.name:
             viewer.renditions.append((self.now, connection.rendition.name))
