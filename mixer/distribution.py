@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from mixer.audio.bridge import AudioBridge
@@ -158,7 +159,11 @@ class Distribution:
     def stats(self, encoders: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``renditions``; ``encoders``: of ``Canvas.stats``."""
         return {
-            _label(name, codec): {**encoders.get(f"{name} {codec}", {}), "viewers": len(fanout)}
+            _label(name, codec): {
+                **encoders.get(f"{name} {codec}", {}),
+                "viewers": len(fanout),
+                "keyframes_forced": fanout.keyframes_forced,
+            }
             for (name, codec), fanout in self._fanouts.items()
         }
 
@@ -215,7 +220,7 @@ class Distribution:
         output = sound.begin()
         self._bridge.add_output(
             _output_key(connection, output),
-            lambda frame: sound.take(output, frame),
+            partial(sound.take, output),
             codec=codec,
             minus=connection.minus,
             ptime_ms=rendition.audio_ptime_ms,
