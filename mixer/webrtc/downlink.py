@@ -40,7 +40,8 @@ class SentRate:
         self._bps = 0.0
 
     def add(self, size: int, now: float) -> None:
-        self._turn(now)
+        if now - self._since >= 0.5:
+            self._turn(now)
         self._octets += size
 
     def bps(self, now: float) -> float:
@@ -65,7 +66,6 @@ class Downlink:
         self._prober = Prober()
         self._rate = SentRate()
         self._octets = 0
-        self._packets = 0
         self._heard = False
         self._repeat_bits = 0.0
         self._repeat_at = 0.0
@@ -80,9 +80,9 @@ class Downlink:
 
     def count(self, size: int, now: float) -> None:
         """A packet leaves that is part of nothing."""
-        self._rate.add(size + WIRE_OVERHEAD, now)
-        self._octets += size + WIRE_OVERHEAD
-        self._packets += 1
+        size += WIRE_OVERHEAD
+        self._rate.add(size, now)
+        self._octets += size
 
     def begin_burst(self, now: float) -> int:
         """A picture begins that is big enough to measure the line with; goes along with its packets."""

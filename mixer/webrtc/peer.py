@@ -241,6 +241,11 @@ class Peer:
         """Whether what is sent may carry earlier sound again (RED)."""
         return self._mix.red is not None
 
+    @property
+    def resends_audio(self) -> bool:
+        """Whether it may ask for lost sound again (NACK)."""
+        return self._mix.resends_audio
+
     # --- signalling ---
 
     async def accept(self, offer: str) -> str:
@@ -370,7 +375,8 @@ class Peer:
         now = self._factory.clock()
         self._heard_at = self._media_at = now
         packet = parse_rtp(data)
-        self._feedback.arrived(packet, now)
+        if self._feedback.notes_arrivals:
+            self._feedback.arrived(packet, now)
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed
