@@ -208,6 +208,7 @@ def test_on_a_line_that_loses_much_a_repeat_goes_out_twice() -> None:
         lost = ReportBlock(22, round(0.1 * 256), 10 * second, first + 100 * second, 0, 0, 0)
         out.picture(unit(2, pts=second * 90_000), second)
         out.reported((lost,), now=float(second), unix_s=0.0)
+    out.drain(14.9)  # what the slow line made wait
     before = len(sent)
     out.repeat(22, (first,), 15.0)
     assert (len(sent) - before, out.repeats_again) == (1, True)
