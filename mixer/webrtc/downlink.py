@@ -58,8 +58,6 @@ class SentRate:
 class Downlink:
     """See the module. ``pads``: what is sent can be made more, to try the line; ``narrow``: see there."""
 
-    reports = False
-
     def __init__(self, estimator: BandwidthEstimator | RoundTripEstimator, *, pads: bool) -> None:
         self._estimator = estimator
         self._pads = pads
@@ -206,8 +204,6 @@ class Downlink:
 
 class TimedLine(Downlink):
     """Towards a peer that answers transport-wide numbers."""
-
-    reports = True
 
     def __init__(self, *, pads: bool) -> None:
         self._timed = BandwidthEstimator(measured=pads)

@@ -157,6 +157,13 @@ class EchoedLine(Downlink):
     def _busy(self, now: float) -> bool:
         return self._meter.measuring(now) or self._worried(now)
 
+    def stats(self, now: float) -> dict[str, int]:
+        return {
+            **super().stats(now),
+            "calls": self._meter.answered + self._meter.lost,
+            "calls_lost": self._meter.lost,
+        }
+
     def _disturbed(self, now: float) -> bool:
         return self._prober.disturbs(now) or self.draining(now)
 
