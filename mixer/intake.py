@@ -160,13 +160,14 @@ class Intake:
 
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
-        if self._is_current(connection):
+        participant = connection.participant.id
+        if self._publishers.get(participant) is connection:
             if self._tracks is not None:
                 taken_s = connection.peer.sender_time("audio", packet.timestamp)
-                self._tracks.heard(connection.participant.id, packet, codec, taken_s, now)
+                self._tracks.heard(participant, packet, codec, taken_s, now)
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
-                connection.participant.id,
+                participant,
                 sequence=packet.sequence,
                 timestamp=packet.timestamp,
                 payload=packet.payload,
