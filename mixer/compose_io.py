@@ -284,11 +284,10 @@ class Ahead:
         try:
             while not self._stopping.is_set():
                 columns = [self._column(source, index) for source in self._inputs]
+                # by number, not by `zip`: a recording of voices alone has ticks, too
+                rows = [[column[tick] for column in columns] for tick in range(self._ticks)]
                 self._ready.put(
-                    [
-                        Tick([frame for frame, _ in row], [ended for _, ended in row])
-                        for row in zip(*columns, strict=True)
-                    ]
+                    [Tick([frame for frame, _ in row], [ended for _, ended in row]) for row in rows]
                 )
                 index += self._ticks
         except BaseException as error:  # it is raised again where the pictures are awaited

@@ -27,6 +27,7 @@ RenditionKey = tuple[str, VideoCodec]
 
 RECORDED: Final[RenditionKey] = ("high", "H264")
 RECORDED_APART: Final[RenditionKey] = (APART.name, "H264")
+LONG_MS: Final = 20  # packets of more are of renditions that count every bit
 RECORDING_KEYFRAME_S: Final = 2.0  # seeking in the archive lands within two seconds
 
 
@@ -158,7 +159,11 @@ class Distribution:
     def stats(self, encoders: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``renditions``; ``encoders``: of ``Canvas.stats``."""
         return {
-            _label(name, codec): {**encoders.get(f"{name} {codec}", {}), "viewers": len(fanout)}
+            _label(name, codec): {
+                **encoders.get(f"{name} {codec}", {}),
+                "viewers": len(fanout),
+                "keyframes_forced": fanout.keyframes_forced,
+            }
             for (name, codec), fanout in self._fanouts.items()
         }
 
@@ -204,7 +209,7 @@ class Distribution:
         if codec is None or sound is None:
             return
         rendition = connection.rendition
-        repeats = rendition.repeats if connection.fec and connection.peer.repeats_audio else ()
+        repeats = self._repeats(connection)
         bitrate_bps = rendition.repeated_bps if repeats else rendition.audio_bps
         # what is sent again whole needs no FEC
         fec = connection.fec and not repeats
@@ -223,6 +228,15 @@ class Distribution:
             fec=fec,
             repeats=repeats,
         )
+
+    @staticmethod
+    def _repeats(connection: Connection) -> tuple[int, ...]:
+        """Which packets of sound each one carries again. Where two copies would halve a rate that is small already,
+        whoever can ask for what it lost gets that instead."""
+        peer, rendition = connection.peer, connection.rendition
+        if not connection.fec or not peer.repeats_audio:
+            return ()
+        return () if rendition.audio_ptime_ms > LONG_MS and peer.resends_audio else rendition.repeats
 
     @staticmethod
     def _key(connection: Connection) -> RenditionKey | None:

@@ -79,26 +79,30 @@ class RelayProcess:
         self._keeper = asyncio.create_task(self._keep(reader), name="relay keeper")
         self._sweeper = asyncio.create_task(self._sweep(), name="relay sweeper")
 
+    def drain(self) -> None:
+        """No new allocations from now on; whoever is served stays so until ``stop``."""
+        self._stopping = True
+        self._say(control.Drain())
+
     async def stop(self, grace_s: float) -> None:
-        """Let it drain: clients' allocations end, then the process. Past ``grace_s`` it is killed. Idempotent."""
+        """End it: without us it ends at once. Past ``grace_s`` it is killed. Idempotent."""
         self._stopping = True
         for task in (self._keeper, self._sweeper):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        self._hang_up()
         process = self._process
         if process is None or process.returncode is not None:
             return
-        process.terminate()
         try:
             async with asyncio.timeout(grace_s):
                 await process.wait()
         except TimeoutError:
-            log.warning("relay.killed", reason="did not drain in time")
+            log.warning("relay.killed", reason="did not end in time")
             process.kill()
             await process.wait()
-        self._hang_up()
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
@@ -166,6 +170,8 @@ class RelayProcess:
             while await self._hear(reader) is not None:
                 pass
             self._hang_up()
+            if self._stopping:
+                return  # it was asked to drain, and nobody was left
             assert self._process is not None  # noqa: S101 - it was spawned
             if self._process.returncode is None:
                 self._process.kill()

@@ -220,6 +220,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
+        if relay is not None:
+            relay.drain()
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
         if relay is not None:

@@ -17,6 +17,7 @@ from mixer.rtp.packet import RtpPacket
 from mixer.rtp.unwrap import Unwrapper
 from mixer.trackclock import STRANGE_S, SenderClock, TrackClock
 from mixer.video.headers import picture_size
+from recording.timeline import USUAL_WAIT_MS
 from recording.tracks import TrackFrame, TrackKind, TrackSource
 
 Write = Callable[[TrackSource, TrackFrame, int], None]
@@ -45,6 +46,7 @@ class _Sender:
     clock: SenderClock = field(default_factory=SenderClock)
     streams: dict[TrackKind, _Stream] = field(default_factory=dict)
     broken: set[TrackKind] = field(default_factory=set)  # pictures of it were left out
+    wait_ms: int = USUAL_WAIT_MS
 
 
 class TrackTap:
@@ -70,9 +72,18 @@ class TrackTap:
         self._senders.pop(participant, None)
 
     def heard(
-        self, participant: str, packet: RtpPacket, codec: AudioCodec, taken_s: float | None, now: float
+        self,
+        participant: str,
+        packet: RtpPacket,
+        codec: AudioCodec,
+        *,
+        taken_s: float | None,
+        now: float,
+        wait_ms: float,
     ) -> None:
-        """A packet of voice that arrived at ``now``; ``taken_s``: its time on the sender's NTP clock."""
+        """A packet of voice that arrived at ``now``; ``taken_s``: its time on the sender's NTP clock, ``wait_ms``: what
+        the mix lets the voice wait now.
+        """
         sender = self._senders.get(participant)
         if sender is None or sender.entry.muted or not sender.entry.recorded or not packet.payload:
             return
@@ -85,6 +96,7 @@ class TrackTap:
             stream = self._new_stream(sender, "voice", RTP_CLOCK_HZ[codec])
             stream.identity = identity
             rtp = stream.unwrapper.unwrap(packet.timestamp)
+        sender.wait_ms = round(wait_ms)
         self._keep(sender, "voice", stream, TrackFrame(codec, packet.payload, rtp, taken_s=taken_s), now)
 
     def saw(
@@ -119,7 +131,7 @@ class TrackTap:
         at_s = stream.clock.place(frame.rtp, frame.taken_s, arrived_s)
         stream.last_rtp, stream.arrived_s = frame.rtp, arrived_s
         entry = sender.entry
-        frame = replace(frame, rtp=frame.rtp + stream.base, name=entry.name)
+        frame = replace(frame, rtp=frame.rtp + stream.base, name=entry.name, wait_ms=sender.wait_ms)
         self._write(TrackSource(entry.id, kind), frame, round(at_s * VIDEO_CLOCK_HZ))
 
     @staticmethod

@@ -25,13 +25,14 @@ class _Missing:
     since: float
     ask_at: float
     asks: int = 0
-    asked_at: float = 0.0
+    again_from: float = 0.0  # when the first of the last two requests went out
 
 
 class NackSchedule:
     """The missing packets of one SSRC, by unwrapped sequence number.
 
-    ``twice``: the first request goes out twice, as half of the way to a repeat is the request's.
+    ``twice``: each request goes out twice, as half of the way to a repeat is the request's, and a burst of losses
+    lasts long where little is sent.
     Counters: ``recovered`` packets came after they had been asked for, ``lost`` never came.
     """
 
@@ -115,11 +116,10 @@ class NackSchedule:
 
     def _arm(self, entry: _Missing, now: float) -> None:
         entry.asks += 1
-        if entry.asks == 1:
-            entry.asked_at = now
-        if entry.asks == 1 and self._twice:
-            entry.ask_at = now + min(TWICE_S, self._retry_s / 2)
-        elif entry.asks <= 1 + self._twice:
-            entry.ask_at = entry.asked_at + self._retry_s
-        else:
-            entry.ask_at = now + self._retry_s / 2
+        if self._twice and entry.asks % 2:
+            entry.again_from = now
+            entry.ask_at = now + min(TWICE_S, self._retry_s / 4)
+            return
+        first = entry.asks <= 1 + self._twice
+        since = entry.again_from if self._twice else now
+        entry.ask_at = since + (self._retry_s if first else self._retry_s / 2)

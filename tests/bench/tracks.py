@@ -73,7 +73,7 @@ def _round(archive: Archive, room: str, people: int) -> tuple[float, float]:
         for person in range(people):
             if tick % 3 == 0:
                 packet: Any = SimpleNamespace(ssrc=1, timestamp=tick * 320 & 0xFFFFFFFF, payload=sound)
-                tap.heard(f"p{person}", packet, "opus", 4e9 + now, now)
+                tap.heard(f"p{person}", packet, "opus", taken_s=4e9 + now, now=now, wait_ms=40.0)
                 sent += 1
             if tick % 5 == 0:
                 keyframe = tick % 1500 == 0 or tick == 5

@@ -2,13 +2,13 @@
 
     python tests/fakes/relay.py NOTES [--fail] --config - --control-fd N
 
-One JSON object a line in NOTES: the configuration, then each word, then ``{"word": "terminated"}``.
+One JSON object a line in NOTES: the configuration, each word, and ``{"word": "alone"}`` once the parent has closed the
+connection.
 """
 
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,12 +20,6 @@ def note(line: str) -> None:
     notes.write(line.strip() + "\n")
 
 
-def terminated(*_: object) -> None:
-    note('{"word": "terminated"}')
-    raise SystemExit(0)
-
-
-signal.signal(signal.SIGTERM, terminated)
 note(sys.stdin.read())
 if "--fail" in sys.argv:
     print("the reason stands here", file=sys.stderr)
@@ -44,3 +38,4 @@ for told in (
     control.sendall(json.dumps(told).encode() + b"\n")
 for word in control.makefile("r"):
     note(word)
+note('{"word": "alone"}')

@@ -117,13 +117,33 @@ async def test_while_it_is_down_nothing_is_lost_and_nobody_waits(
     assert child.process.listening, "clients are told of it all the same: it is back in a second"
 
 
-async def test_it_is_asked_to_end(tmp_path: Path) -> None:
+async def test_it_is_told_to_take_nobody_new_and_ends_with_us(tmp_path: Path) -> None:
     child = Child(tmp_path)
     await child.process.start()
+    child.process.drain()
+    await child.until(lambda: {"word": "drain"} in child.notes())
+    assert child.process.is_up, "whoever is served stays so"
     await child.process.stop(5.0)
     await child.process.stop(5.0)
-    assert child.notes()[-1] == {"word": "terminated"}
+    assert child.notes()[-1] == {"word": "alone"}
     assert not child.process.is_up
+
+
+async def test_one_that_ends_because_nobody_is_left_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "RESTART_S", 0.0)
+    child = Child(tmp_path)
+    await child.process.start()
+    child.process.drain()
+    os.kill(child.pid, signal.SIGKILL)
+    await child.until(lambda: not child.process.is_up)
+    keeper = child.process._keeper
+    assert keeper is not None
+    async with asyncio.timeout(5):
+        await keeper
+    assert child.process.restarts == 0
+    await child.process.stop(1.0)
 
 
 async def test_one_that_cannot_start_says_whose_keys_it_is(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Kept:
         self, timestamp: int, now: float, *, ssrc: int = 1, codec: Any = "opus", taken_s: float | None = None
     ) -> None:
         packet = RtpPacket(111, False, timestamp & 0xFFFF, timestamp, ssrc, b"\xf8abc")
-        self.tap.heard("ann", packet, codec, taken_s, now)
+        self.tap.heard("ann", packet, codec, taken_s=taken_s, now=now, wait_ms=55.4)
 
     def see(self, pts: int, now: float, *, key: bool = False, screen: bool = False) -> None:
         frame = EncodedVideo("VP8", (KEY if key else DELTA)[0], pts, key)

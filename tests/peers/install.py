@@ -15,7 +15,7 @@ from typing import Final
 
 PACKAGES: Final = (
     "chromium",
-    "coturn",
+    "coturn",  # its client and peer, and the relay for the bench
     "firefox-esr",
     "gir1.2-gst-plugins-bad-1.0",
     "gir1.2-gstreamer-1.0",

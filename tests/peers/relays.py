@@ -46,9 +46,12 @@ class Relayed:
 
 
 @contextlib.contextmanager
-def relayed_server(kind: str, directory: Path, made: Certificates, **more: str) -> Iterator[Relayed]:
-    """``mosaique serve`` with its own relay, or with coturn as we configure it. ``more``: keys of the section."""
-    settings = turn_settings(made, mode=kind, public_host="localhost", **more)
+def relayed_server(
+    kind: str, directory: Path, made: Certificates, other: Mapping[str, str] | None = None, **more: str
+) -> Iterator[Relayed]:
+    """``mosaique serve`` with its own relay, or with coturn as we configure it. ``more``: keys of the section;
+    ``other``: of others."""
+    settings = turn_settings(made, mode=kind, public_host="localhost", **more) | dict(other or {})
     with serving(directory, settings) as server:
         if kind == "embedded":
             yield Relayed(kind, server, made.authority)

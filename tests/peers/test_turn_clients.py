@@ -144,6 +144,21 @@ async def test_a_relay_that_dies_is_back_with_the_rooms_in_its_head(embedded: Re
         await watcher.picture(after=3)
 
 
+async def test_behind_a_nat_the_public_address_leads_to_the_room(tmp_path: Path, made: Certificates) -> None:
+    public = "198.51.100.7"  # RFC 5737: nobody's, so that nothing but the mapping can lead anywhere
+    with relayed_server("embedded", tmp_path, made, {"media.public_ip": public}) as behind:
+        room = behind.server.room("nat")
+        guest = behind.server.enter(room, "viewer")
+        found = servers(behind, guest["token"])
+        relay = RTCIceServer(
+            urls=found["urls"][0], username=found["username"], credential=found["credential"]
+        )
+        url = f"{behind.server.url}/whep/{room}"
+        for towards in (public, "127.0.0.1"):
+            async with watching(url, guest["token"], relay=relay, towards=towards) as watcher:
+                await watcher.picture(after=3)
+
+
 # --- the probe ----------------------------------------------------------------------------------------------
 
 

@@ -69,9 +69,11 @@ class Watcher:
 
 @contextlib.asynccontextmanager
 async def watching(
-    url: str, token: str, *, relay: RTCIceServer | None = None, **query: Any
+    url: str, token: str, *, relay: RTCIceServer | None = None, towards: str = "", **query: Any
 ) -> AsyncIterator[Watcher]:
-    """A WHEP session at ``url`` (``…/whep/room``) with aiortc as it comes from PyPI. ``relay``: only by that one."""
+    """A WHEP session at ``url`` (``…/whep/room``) with aiortc as it comes from PyPI. ``relay``: only by that one.
+    ``towards``: of the server's candidates only those with this address.
+    """
     watcher = Watcher()
     policy = RTCIceTransportPolicy.ALL if relay is None else RTCIceTransportPolicy.RELAY
     servers = [] if relay is None else [relay]
@@ -89,7 +91,11 @@ async def watching(
             ) as answer:
                 assert answer.status == 201, await answer.text()
                 location = answer.headers["Location"]
-                await peer.setRemoteDescription(RTCSessionDescription(await answer.text(), "answer"))
+                lines = (await answer.text()).splitlines(keepends=True)
+                kept = [
+                    line for line in lines if not line.startswith("a=candidate:") or f" {towards}" in line
+                ]
+                await peer.setRemoteDescription(RTCSessionDescription("".join(kept), "answer"))
             yield watcher
             async with http.delete(str(answer.url.join(_url(location))), headers=headers) as gone:
                 assert gone.status == (404 if watcher.over else 200)
