@@ -163,9 +163,9 @@ class Intake:
 
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
-        if self._is_current(connection):
+        participant = connection.participant.id
+        if self._publishers.get(participant) is connection:
             if self._tracks is not None:
-                participant = connection.participant.id
                 head = self._bridge.playhead(participant, now)
                 self._tracks.heard(
                     participant,
@@ -177,7 +177,7 @@ class Intake:
                 )
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
-                connection.participant.id,
+                participant,
                 sequence=packet.sequence,
                 timestamp=packet.timestamp,
                 payload=packet.payload,
