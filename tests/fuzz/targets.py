@@ -44,9 +44,14 @@ from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.stun import peek_stun
+from recording.crypt import SEALED_BYTES, header, unwrap
+from recording.encrypted import EncryptedStore
+from recording.errors import FixityError
 from recording.matroska import Block, cluster, head, scan
+from recording.store import read_object
 from recording.trackcodecs import audio_form
 from recording.tracks import is_track
+from tests.fakes.memory_store import MemoryStore
 
 _OFFERS: Final = Path(__file__).parent.parent / "mixer" / "webrtc" / "offers"
 _VIDEO: Final[tuple[VideoCodec, ...]] = ("VP8", "VP9", "H264")
@@ -194,9 +199,35 @@ def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += 3 + length
 
 
+def encrypted(data: bytes) -> None:
+    """What a store gives back as an encrypted object, whole: its content, or FixityError."""
+    store = MemoryStore()
+    EncryptedStore(store, bytes(32)).put("a", b"")
+    store.objects["a"] = data
+    with contextlib.suppress(FixityError):
+        content = read_object(EncryptedStore(store, bytes(32)), "a")
+        assert len(content) < len(data)
+    with contextlib.suppress(FixityError):
+        unwrap(bytes(32), data, "a")
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
-    for target in (rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals, timeline, matroska)
+    for target in (
+        rtp,
+        rtcp,
+        sdp,
+        sdpfrag,
+        stun,
+        red,
+        video,
+        headers,
+        audio,
+        arrivals,
+        timeline,
+        matroska,
+        encrypted,
+    )
 }
 
 
@@ -263,5 +294,6 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         head(audio_form("opus", b"\x78"), title="A", uid=1)
         + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
     ],
+    "encrypted": [header(bytes(32)) + bytes(16), header(bytes(32)) + bytes(SEALED_BYTES + 16)],
     "arrivals": [_joined(*[b""] * 120)],
 }
