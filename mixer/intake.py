@@ -37,6 +37,8 @@ SCREEN_GONE_S: Final = 5.0
 # A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
 # after 5 s without a picture the contract shows none anyway.
 
+HEEDLESS: Final = 1.5  # times the pixels that it was asked for: encoders have a few sizes to choose from
+
 
 class Intake:
     """The publishers of one room, by participant. A source is a participant's camera (its id) or its screen."""
@@ -235,6 +237,17 @@ class Intake:
         """Whether pictures of ``source`` are expected."""
         return source in self._lanes
 
+    def will_send_px(self, source: str, wanted: Demand) -> int | None:
+        """Pixels of its pictures once it is asked for ``wanted``. Who sends more than it is asked for goes on with that;
+        ``None``: it sends no picture.
+        """
+        lane = self._lanes.get(source)
+        if lane is None:
+            return None
+        asked, later = self._asking.asked(source), wanted.width * wanted.height
+        now = lane.size[0] * lane.size[1]
+        return max(now, later) if now > HEEDLESS * asked.width * asked.height else later
+
     def show(self, demands: Mapping[str, Demand], now: float) -> None:
         """What is seen of each source. The others are not decoded; all are asked for what they are worth. While
         tracks are kept, who is not seen is worth a picture, too.
@@ -246,8 +259,7 @@ class Intake:
                 self._asking.refuse(source, now)
         wanted = demands
         if self._tracks is not None:
-            kept = [s for s in self._lanes if self._entries[s.removesuffix(SCREEN_SUFFIX)].recorded]
-            wanted = {**dict.fromkeys(kept, KEPT), **demands}
+            wanted = {**dict.fromkeys(filter(self._is_kept, self._lanes), KEPT), **demands}
         for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
@@ -287,6 +299,11 @@ class Intake:
         }
 
     # --- inside
+
+    def _is_kept(self, source: str) -> bool:
+        """Whether a track of ``source`` is kept: not of who refuses, nor of a hidden camera."""
+        entry = self._entries[source.removesuffix(SCREEN_SUFFIX)]
+        return entry.recorded and not (entry.video_muted and source == entry.id)
 
     def _is_current(self, connection: Connection) -> bool:
         return self._publishers.get(connection.participant.id) is connection
