@@ -66,6 +66,7 @@ class Subject:
         self._given = login
         self._trust = trust
         self.software: str | None = None
+        self.nonce = b""  # the last that it handed out
         self.own: set[str] = set()  # addresses that the relay has told to be its own
 
     def login(self, *, ttl_s: int = 600) -> Login:
@@ -92,6 +93,7 @@ class Subject:
         if answer is None:
             raise Silent("no answer")
         self.software = answer.text(tc.SOFTWARE) or self.software
+        self.nonce = answer.first(Attribute.NONCE) or self.nonce
         return answer
 
     async def asked(

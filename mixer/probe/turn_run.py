@@ -24,6 +24,7 @@ PER_ALLOCATION: Final = 8  # permissions; relays grant ten and more
 FIRST_CHANNEL: Final = 0x4000  # RFC 8656 section 12
 SAFE_COTURN: Final = (4, 17)  # before it: CVE-2025-69217, CVE-2026-27624, CVE-2026-43994
 _IPV6: Final[Field] = (Attribute.REQUESTED_ADDRESS_FAMILY, b"\x02\0\0\0")
+_OLD_NONCE: Final = re.compile(rb"[0-9a-f]{16}")  # coturn 4.17 makes longer ones, which need no memory
 _COTURN: Final = re.compile(r"[Cc]oturn-(\d+)\.(\d+)")
 
 
@@ -63,22 +64,22 @@ async def examine(subject: Subject) -> Report:
         matrix = await _matrix(subject)
         peers = len(matrix)
         findings += matrix
-    findings += _software(subject.software)
+    findings += _software(subject.software, subject.nonce)
     return Report(str(subject.target), subject.software, tuple(findings), peers)
 
 
-def _software(software: str | None) -> list[Finding]:
+def _software(software: str | None, nonce: bytes) -> list[Finding]:
+    """A coturn with known holes, by what it says of itself, or by the shape of its nonces when it says nothing."""
     match = _COTURN.search(software or "")
-    if match is None:
-        return []
-    if (int(match[1]), int(match[2])) < SAFE_COTURN:
+    if match is not None and (int(match[1]), int(match[2])) < SAFE_COTURN:
         detail = (
             f"{software}: coturn before 4.17 has known holes; upgrade it, or keep to `mosaique turn-config`"
         )
-        return [
-            Finding("version of coturn", "CVE-2025-69217, CVE-2026-27624, CVE-2026-43994", "note", detail)
-        ]
-    return []
+    elif match is None and _OLD_NONCE.fullmatch(nonce):
+        detail = "its nonces are those of coturn before 4.17, which has known holes; upgrade it if it is one"
+    else:
+        return []
+    return [Finding("version of coturn", "CVE-2025-69217, CVE-2026-27624, CVE-2026-43994", "note", detail)]
 
 
 # --- forbidden peers ----------------------------------------------------------------------------------------

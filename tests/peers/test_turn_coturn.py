@@ -90,6 +90,8 @@ def test_as_we_configure_it_it_is_closed(
     assert (status, report["open"], report["failed"]) == (0, [], [])
     assert report["forbidden_peers_asked"] >= 40
     assert report["software"] is None, "it does not tell strangers what it is"
+    (version,) = [f for f in report["findings"] if f["name"] == "version of coturn"]
+    assert "nonces are those of coturn before 4.17" in version["detail"]
     verdicts = {f["name"]: f["verdict"] for f in report["findings"]}
     assert verdicts["Data comes back from it"] == verdicts["ChannelData comes back from it"] == "ok"
     assert verdicts["a bad password is 401"] == verdicts["an expired name is 401"] == "ok"
@@ -130,7 +132,9 @@ def test_a_password_that_is_wrong_is_said(
     )
     assert status == 1
     assert report["failed"] == ["Allocate"]
-    assert report["findings"][-1]["detail"].startswith("error 401")
+    (allocate,) = [f for f in report["findings"] if f["name"] == "Allocate"]
+    assert allocate["detail"].startswith("error 401")
+    assert report["forbidden_peers_asked"] == 0, "nothing more can be asked"
 
 
 def test_the_certificate_is_checked(configured: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from mixer.errors import ConfigError
 from mixer.probe.turn_checks import Finding
 from mixer.probe.turn_command import as_json, as_table
 from mixer.probe.turn_peers import forbidden
-from mixer.probe.turn_run import Report
+from mixer.probe.turn_run import Report, _software
 from mixer.probe.turn_wire import Target, parse_url
 from turn.policy import DENIED, is_denied
 
@@ -92,6 +92,23 @@ def test_the_report_for_programs() -> None:
     assert body["findings"][0] == {
         "name": "Binding", "source": "RFC 8489", "verdict": "ok", "detail": "we are 192.0.2.1 to it"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("software", "nonce", "warned"),
+    [
+        ("Coturn-4.6.1 'Gorst'", b"", True),
+        ("Coturn-4.16.0 'Gorst'", b"", True),
+        ("Coturn-4.17.0 'Gorst'", b"0123456789abcdef", False),
+        ("Coturn-5.0.0", b"", False),
+        (None, b"0123456789abcdef", True),
+        (None, b"obMatJos2AAAB0123456789abcdef", False),
+        ("eturnal", b"123456789", False),
+        (None, b"", False),
+    ],
+)
+def test_a_coturn_with_known_holes_is_recognised(software: str | None, nonce: bytes, warned: bool) -> None:
+    assert bool(_software(software, nonce)) is warned
 
 
 @pytest.mark.parametrize(
