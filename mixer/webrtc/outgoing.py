@@ -22,6 +22,7 @@ NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
 _EXTENSION = struct.Struct("!HHI")
 _EXTENDED_SIZE: Final = HEADER_SIZE + _EXTENSION.size
+_STAMP_SIZE: Final = 4
 _EXTENSION_HEAD = struct.Struct("!HH")
 
 
@@ -59,6 +60,11 @@ class OutgoingStream:
     ) -> None:
         self.ssrc = ssrc
         self.clock_hz = clock_hz
+        self.numbered = transport_id is not None
+        """Whether packets carry a transport-wide number."""
+        self._stamped = self.numbered or stamp_id is not None
+        self.header_size = HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+        """Bytes before a payload."""
         self._payload_type = payload_type
         self._stamp_id = stamp_id
         self._transport_id = transport_id
@@ -80,14 +86,9 @@ class OutgoingStream:
         self.refused = 0
 
     @property
-    def numbered(self) -> bool:
-        """Whether packets carry a transport-wide number."""
-        return self._transport_id is not None
-
-    @property
-    def header_size(self) -> int:
-        """Bytes before a payload."""
-        return HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+    def keeps(self) -> bool:
+        """Whether what was sent can be repeated."""
+        return self._history is not None
 
     @property
     def rtx_header_size(self) -> int | None:
@@ -98,8 +99,10 @@ class OutgoingStream:
         """Bytes beyond ``header_size`` of a packet that names ``count`` contributors."""
         if not count:
             return 0
-        naming = self._naming(bytes(HEADER_SIZE), ((0, 0),) * count, 0.0, 0)
-        return len(naming) - self.header_size
+        levels = 1 + count if self._levels_id is not None else 0
+        elements = (_STAMP_SIZE if self._stamped else 0) + levels
+        extension = _EXTENSION_HEAD.size + elements + -elements % 4 if elements else 0
+        return HEADER_SIZE + 4 * count + extension - self.header_size
 
     def packet(
         self,
@@ -181,14 +184,14 @@ class OutgoingStream:
             header = self._extended(header, now, transport)
         return bytes((header[0] | 0x20,)) + header[1:] + bytes(size - 1) + bytes((size,))
 
+    def newest(self) -> bytes | None:
+        """The last packet; ``None``: none, or nothing is kept."""
+        return self._history.get((self._sequence - 1) & 0xFFFF) if self._history is not None else None
+
     def forget(self) -> None:
         """Repeat nothing that was sent before: a keyframe of another rendition follows."""
         if self._history is not None:
             self._history.clear()
-
-    @property
-    def _stamped(self) -> bool:
-        return self._transport_id is not None or self._stamp_id is not None
 
     def _extended(self, header: bytes, now: float, transport: int) -> bytes:
         """``header`` with its extension."""

@@ -56,6 +56,9 @@ from recording.seekindex import Inset
 from recording.signing import KeyRing
 from recording.trackcodecs import audio_form
 from recording.tracks import is_track
+from tests.turn.relay import UDP, Relay, bind, five_tuple, send_indication
+from turn.core import MAX_AMPLIFICATION, Answer
+from turn.message import Class, MalformedMessage, Method, frame_bytes, parse_message, write_message
 
 _OFFERS: Final = Path(__file__).parent.parent / "mixer" / "webrtc" / "offers"
 _VIDEO: Final[tuple[VideoCodec, ...]] = ("VP8", "VP9", "H264")
@@ -115,6 +118,25 @@ def stun(data: bytes) -> None:
     with contextlib.suppress(MalformedPacket):
         peek_stun(data)
         parse_stun(data)
+
+
+def turn(data: bytes) -> None:
+    """The relay's codec, and its core with an allocation standing. No stranger is amplified."""
+    with contextlib.suppress(MalformedMessage):
+        message = parse_message(data)
+        assert len(message.attributes) <= len(data) // 4
+        message.proves(b"k")
+    with contextlib.suppress(MalformedMessage):
+        frame_bytes(data[:4].ljust(4, b"\0"))
+    relay, at = Relay(), five_tuple()
+    relay.ask(at, Method.ALLOCATE, UDP)
+    bind(relay, at, 0x4000, ("198.51.100.9", 5000))
+    for sequence, chunk in _chunks(data):
+        cookie = chunk[:2] + max(0, len(chunk) - 20).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + chunk[8:]
+        for one in (chunk, cookie):
+            for output in relay.raw(one, at if sequence % 2 else five_tuple(sequence % 7)):
+                assert not isinstance(output, Answer) or len(output.data) <= MAX_AMPLIFICATION * len(one)
+    assert len(relay.table.by_tuple) == 1
 
 
 def red(data: bytes) -> None:
@@ -230,6 +252,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         *(rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals),
         *(timeline, matroska, records, film),
     )
+    for target in (rtp, rtcp, sdp, sdpfrag, stun, turn, red, video, headers, audio, arrivals)
 }
 
 
@@ -304,6 +327,13 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         b"a=ice-ufrag:EsAw\r\na=candidate:1 1 udp 2122 192.0.2.1 61764 typ host\r\na=end-of-candidates\r\n"
     ],
     "stun": [bytes.fromhex("000100102112a442") + bytes(12) + b"\0\6\0\x09ours:them\0\0\0"],
+    "turn": [
+        _joined(send_indication(("198.51.100.9", 5000), b"data")),
+        _joined(write_message(Method.ALLOCATE, Class.REQUEST, bytes(12), [UDP]), b"\x40\0\0\4data"),
+        write_message(
+            Method.REFRESH, Class.REQUEST, bytes(12), [UDP], key=b"k", sha256=True, fingerprint=True
+        ),
+    ],
     "red": [_joined(b"\x6fabc", b"\xef\x0f\x00\x03\x6fabcdef")],
     "video": [
         b"\0" + _joined(*vp8.packetize(_KEY, 200, picture_id=4)),
