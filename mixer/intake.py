@@ -246,8 +246,7 @@ class Intake:
                 self._asking.refuse(source, now)
         wanted = demands
         if self._tracks is not None:
-            kept = [s for s in self._lanes if self._entries[s.removesuffix(SCREEN_SUFFIX)].recorded]
-            wanted = {**dict.fromkeys(kept, KEPT), **demands}
+            wanted = {**dict.fromkeys(filter(self._is_kept, self._lanes), KEPT), **demands}
         for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
@@ -287,6 +286,11 @@ class Intake:
         }
 
     # --- inside
+
+    def _is_kept(self, source: str) -> bool:
+        """Whether a track of ``source`` is kept: not of who refuses, nor of a hidden camera."""
+        entry = self._entries[source.removesuffix(SCREEN_SUFFIX)]
+        return entry.recorded and not (entry.video_muted and source == entry.id)
 
     def _is_current(self, connection: Connection) -> bool:
         return self._publishers.get(connection.participant.id) is connection

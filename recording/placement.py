@@ -7,7 +7,6 @@ through a pipe, because it holds keys.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -77,7 +76,7 @@ def key_bytes(text: str) -> bytes:
         key = base64.b64decode(
             text.strip().rstrip("=").replace("-", "+").replace("_", "/") + "=", validate=True
         )
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one
         key = b""
     if len(key) != KEY_BYTES:
         raise ValueError("takes base64 of 32 bytes, like `openssl rand -base64 32` prints")

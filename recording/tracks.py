@@ -7,13 +7,11 @@ as one cluster, whole or not at all (`recording.matroska`).
 ``data/tracks/003.mka`` is the voice of the third who was recorded, ``003.mkv`` the camera, ``003-screen.mkv`` the
 screen; whoever comes back, changes codec, or outlives a worker goes on in ``003-2.mkv``. Names are numbers because
 ids are strangers' text: the timeline's ``track`` lines, and ``recording.json``, say whose they are. Beside them
-``data/tracks.jsonl`` has, for each file and each minute, the sender's RTP and NTP time of an instant of the recording
-(``clock``), and how much later than usual the mix played each participant (``wait``).
+``data/tracks.jsonl`` has the clocks (`recording.trackjournal`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -26,9 +24,10 @@ from typing import Any, Final, Literal
 from recording.durable import AppendFile, SyncThread, make_folder
 from recording.errors import BadPackage
 from recording.matroska import MAX_CLUSTER_MS, Block, TrackForm, cluster, head, scan
-from recording.mediatime import INSTANT_HZ, VIDEO_CLOCK_HZ, seconds
+from recording.mediatime import INSTANT_HZ, VIDEO_CLOCK_HZ
 from recording.timeline import USUAL_WAIT_MS, TimelineEvent, sound_lines
 from recording.trackcodecs import audio_form, video_form, video_frame
+from recording.trackjournal import TrackJournal
 
 FOLDER: Final = "data/tracks"
 JOURNAL: Final = "data/tracks.jsonl"
@@ -44,10 +43,6 @@ _PENDING_BYTES: Final = (
 )  # of each file, waiting for a disk that refuses: 4 s of the largest picture
 _WAITING_BYTES: Final = 4 * 1024 * 1024  # of each track, whatever its times say: then it is written at once
 _JOURNAL_PENDING_BYTES: Final = 1024 * 1024
-_CLOCK_EVERY_MS: Final = 60_000  # 200 ppm are 12 ms a minute, and between two lines the clock runs straight
-_WAIT_STEP_MS: Final = 10  # a third of a picture
-_WAIT_EVERY_MS: Final = 500  # of each participant: a wait moves by pitch periods, a few a second
-_CLOCK_STEP_S: Final = 0.02  # a frame that is off the line by a picture begins a new one
 _ASK_EVERY_MS: Final = 1_000
 _INSTANTS_A_MS: Final = INSTANT_HZ // 1000
 _FILE: Final = re.compile(r"([0-9]{3,6})(-screen)?(?:-([0-9]{1,5}))?\.(mka|mkv)", re.ASCII)
@@ -97,14 +92,6 @@ class TrackCounters:
 
 
 @dataclass(slots=True)
-class _Line:
-    """The sender's clock as it was journalled last."""
-
-    rtp: int
-    ms: float
-
-
-@dataclass(slots=True)
 class _Track:
     """One source: the file that is open, and what waits for it."""
 
@@ -120,7 +107,6 @@ class _Track:
     last_ms: int = -1
     needs_keyframe: bool = True
     asked_ms: int = -_ASK_EVERY_MS
-    line: _Line | None = None
 
 
 class TrackFiles:
@@ -151,9 +137,6 @@ class TrackFiles:
         self._tracks: dict[TrackSource, _Track] = {}
         self._numbers = _numbers(events)
         self._digests: dict[str, str] = {}
-        self._waits: dict[
-            str, tuple[int, int]
-        ] = {}  # by participant: as noted last, and when, in milliseconds
         self._written: dict[str, AppendFile] = {}
         self._full = False
         self._swept_ms = -_CLUSTER_MS
@@ -163,7 +146,8 @@ class TrackFiles:
         lines = directory / JOURNAL
         kept = len(sound_lines(lines.read_bytes())) if lines.exists() else 0
         self._sync = SyncThread(on_disk)
-        self._journal = self._open(JOURNAL, kept, _JOURNAL_PENDING_BYTES)
+        self._clocks_file = self._open(JOURNAL, kept, _JOURNAL_PENDING_BYTES)
+        self._clocks = TrackJournal(self._write_clock)
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
@@ -187,8 +171,8 @@ class TrackFiles:
         if frame.rtp <= track.last_rtp and source.kind == "voice":
             self.counters.late += 1
             return
-        self._note_clock(track, frame, media)
-        self._note_wait(source.participant, frame.wait_ms, media)
+        self._clocks.clock(f"{FOLDER}/{track.name}", track.rate_hz, frame.rtp, frame.taken_s, media)
+        self._clocks.wait(source.participant, frame.wait_ms, media)
         track.waiting.append((frame.rtp, at_ms, frame))
         track.waiting_bytes += len(frame.data)
         if track.waiting_bytes > _WAITING_BYTES:
@@ -236,9 +220,9 @@ class TrackFiles:
         for source, track in self._tracks.items():
             self._finish(source, track)
         self._tracks.clear()
-        self._journal.flush(sync=False)
-        self._sync.ask(self._journal, close=True)
-        self._written[JOURNAL] = self._journal
+        self._clocks_file.flush(sync=False)
+        self._sync.ask(self._clocks_file, close=True)
+        self._written[JOURNAL] = self._clocks_file
         self._digests |= {
             path: file.sha256() for path, file in self._written.items() if not file.pending_bytes
         }
@@ -247,7 +231,7 @@ class TrackFiles:
 
     def abandon(self) -> None:
         """Close the files as they are."""
-        for file in [self._journal, *(track.file for track in self._tracks.values() if track.file)]:
+        for file in [self._clocks_file, *(track.file for track in self._tracks.values() if track.file)]:
             self._sync.ask(file, close=True)
         self._tracks.clear()
         self._sync.stop()
@@ -297,7 +281,6 @@ class TrackFiles:
         track.rate_hz = (
             VIDEO_CLOCK_HZ if form.media == "video" else (48_000 if frame.codec == "opus" else 8_000)
         )
-        track.line = None
         self.counters.files += 1
         # fmt: off
         self._on_event("track", media, {
@@ -357,34 +340,12 @@ class TrackFiles:
             self._written[f"{FOLDER}/{track.name}"] = track.file
             self._sync.ask(track.file, close=True)
             track.file = None
+        self._clocks.forget(f"{FOLDER}/{track.name}")
         track.name, track.last_ms, track.last_rtp = "", -1, -(1 << 62)
 
-    def _note_clock(self, track: _Track, frame: TrackFrame, media: int) -> None:
-        """A line of the journal where the sender's clock and the recording's met, when the last one is not enough."""
-        at_ms = media / _INSTANTS_A_MS
-        if track.line is not None and at_ms - track.line.ms < _CLOCK_EVERY_MS:
-            expected = track.line.ms + (frame.rtp - track.line.rtp) * 1000 / track.rate_hz
-            drifted_s = abs(at_ms - expected) / 1000
-            if drifted_s < _CLOCK_STEP_S:
-                return
-        track.line = _Line(frame.rtp, at_ms)
-        fields: dict[str, Any] = {"file": f"{FOLDER}/{track.name}", "rtp": frame.rtp, "rate": track.rate_hz}
-        if frame.taken_s is not None:
-            fields["ntp"] = round(frame.taken_s, 6)
-        self._write_line("clock", media, fields)
-
-    def _note_wait(self, participant: str, wait_ms: int, media: int) -> None:
-        """A line where the mix begins to let somebody wait longer, or less long: so much later they are in the film."""
-        noted_ms, at_ms = self._waits.get(participant, (USUAL_WAIT_MS, -_WAIT_EVERY_MS))
-        now_ms = media // _INSTANTS_A_MS
-        if abs(wait_ms - noted_ms) >= _WAIT_STEP_MS and abs(now_ms - at_ms) >= _WAIT_EVERY_MS:
-            self._waits[participant] = wait_ms, now_ms
-            self._write_line("wait", media, {"participant": participant, "ms": wait_ms})
-
-    def _write_line(self, event: str, media: int, fields: dict[str, Any]) -> None:
-        line = json.dumps({"t": round(seconds(media), 6), "event": event, **fields}, separators=(",", ":"))
-        if self._journal.append(line.encode() + b"\n", sync=False):
-            self._sync.ask(self._journal)
+    def _write_clock(self, line: bytes) -> None:
+        if self._clocks_file.append(line, sync=False):
+            self._sync.ask(self._clocks_file)
         else:
             self._on_fault("lines of the tracks' clocks that the disk refused")
 

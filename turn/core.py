@@ -97,13 +97,14 @@ class Core:
 
     def from_peer(self, data: bytes, allocation: Allocation, source: Peer, now_s: float) -> bytes | None:
         """A datagram at a relayed address, not by a channel's own socket: what the client gets for it, if anything."""
-        peer = self.policy.name_of(source)
-        if peer is None or peer[0] not in allocation.permissions:
+        names = [peer for peer in self.policy.names_of(source) if peer[0] in allocation.permissions]
+        if not names:
             self.drops["peer without permission"] += 1
             return None
         if not allocation.to_client.take(len(data), now_s):
             self.drops["bandwidth to client"] += 1
             return None
+        peer = names[0]
         channel = allocation.channel_of.get(peer)
         if channel is not None:
             return channel.number.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data

@@ -16,7 +16,7 @@ Addresses are text as ``socket`` writes it; a peer is ``(address, port)``.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -142,21 +142,23 @@ class PeerPolicy:
         self._rules = tuple(rules)
         self._is_local = is_local
         self._live: dict[Peer, Peer] = {}
-        self._names: dict[Peer, Peer] = {}
+        self._names: dict[Peer, list[Peer]] = {}
         self._live_ports: dict[str, int] = {}  # how many live sockets an address has
 
     def add(self, peer: Peer, target: Peer | None = None) -> None:
         """A live media socket of ours. ``target``: where it really is, when ``peer`` is its address in public."""
-        if peer not in self._live:
-            self._live_ports[peer[0]] = self._live_ports.get(peer[0], 0) + 1
+        self.remove(peer)
+        self._live_ports[peer[0]] = self._live_ports.get(peer[0], 0) + 1
         self._live[peer] = target = peer if target is None else target
-        self._names[target] = peer
+        self._names.setdefault(target, []).append(peer)
 
     def remove(self, peer: Peer) -> None:
         """The socket is gone; unknown ones are no matter."""
         target = self._live.pop(peer, None)
         if target is not None:
-            self._names.pop(target, None)
+            self._names[target].remove(peer)
+            if not self._names[target]:
+                del self._names[target]
             self._live_ports[peer[0]] -= 1
             if not self._live_ports[peer[0]]:
                 del self._live_ports[peer[0]]
@@ -168,12 +170,12 @@ class PeerPolicy:
             return live
         return peer if self._opened(peer[0], peer[1]) else None
 
-    def name_of(self, source: Peer) -> Peer | None:
-        """The reverse of ``target``: what clients know ``source`` as, None when nothing may come from it."""
+    def names_of(self, source: Peer) -> Sequence[Peer]:
+        """The reverse of ``target``: what clients may know ``source`` as; empty when nothing may come from it."""
         live = self._names.get(source)
         if live is not None:
             return live
-        return source if self._opened(source[0], source[1]) else None
+        return (source,) if self._opened(source[0], source[1]) else ()
 
     def allows_address(self, address: str) -> bool:
         """Whether a permission for the address may be installed: permissions know no port (RFC 8656 section 9)."""

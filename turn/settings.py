@@ -95,6 +95,14 @@ def _address(text: str) -> str:
     return str(ipaddress.ip_address(text.strip()))
 
 
+def _concrete(text: str) -> str:
+    """A relayed address is told to clients: it can't be the wildcard."""
+    address = ipaddress.ip_address(text.strip())
+    if address.is_unspecified:
+        raise ValueError("wildcard")
+    return str(address)
+
+
 def _port_range(text: str) -> tuple[int, int]:
     low, high = (int(part) for part in text.split("-"))
     if not 1024 <= low < high < 65_536:
@@ -128,7 +136,7 @@ _PARSERS: Final[Mapping[str, tuple[str, Any]]] = {
     "tls_listen": ("tls_listen", lambda value: tuple(_endpoint(text) for text in _each(value))),
     "tls_cert": ("tls_cert", _text),
     "tls_key": ("tls_key", _text),
-    "relay_address": ("relay_addresses", lambda value: tuple(_address(text) for text in _each(value))),
+    "relay_address": ("relay_addresses", lambda value: tuple(_concrete(text) for text in _each(value))),
     "public_ip": ("public_ip", _address),
     "relay_ports": ("relay_ports", _port_range),
     "realm": ("realm", _realm),
@@ -145,7 +153,7 @@ _TAKES: Final[Mapping[str, str]] = {
     "tls_listen": "ADDRESS:PORT, [IPv6]:PORT for IPv6",
     "tls_cert": "the path of a PEM file",
     "tls_key": "the path of a PEM file",
-    "relay_address": "an IP address",
+    "relay_address": "an IP address of this machine, not the wildcard",
     "public_ip": "an IP address",
     "relay_ports": "LOW-HIGH, from 1024 on",
     "realm": "a name of at most 127 bytes",

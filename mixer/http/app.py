@@ -68,7 +68,7 @@ def build_app(
     ice = IceServers(settings, relay, relay_book or RelayBook(), clock=clock)
     events = EventRoutes(registry, heartbeat_s=heartbeat_s)
     desk = Desk(holdings)
-    metrics = MetricRoutes(registry, events, holdings, relay)
+    metrics = MetricRoutes(registry, events, holdings, settings.data_dir / "spool", relay)
     api: list[Route] = [
         *RoomRoutes(registry, auth).routes(),
         *ParticipantRoutes(registry).routes(),

@@ -307,37 +307,32 @@ class SrtpSession:
 
     def __init__(self, session: pylibsrtp.Session) -> None:
         self._session = session
-        self._srtp = session._srtp[0]
-        self._packet = ffi.new("char[]", SRTP_BUFFER_BYTES)
-        self._bytes = ffi.buffer(self._packet)
-        self._size = ffi.new("int *")
-
-    def protect(self, packet: bytes) -> bytes:
+        packet = ffi.new("char[]", SRTP_BUFFER_BYTES)
+        self.protect = self._bound(lib.srtp_protect, packet)
         """SRTP of an RTP packet."""
-        return self._run(lib.srtp_protect, packet)
-
-    def protect_rtcp(self, packet: bytes) -> bytes:
+        self.protect_rtcp = self._bound(lib.srtp_protect_rtcp, packet)
         """SRTCP of an RTCP packet."""
-        return self._run(lib.srtp_protect_rtcp, packet)
-
-    def unprotect(self, packet: bytes) -> bytes:
+        self.unprotect = self._bound(lib.srtp_unprotect, packet)
         """The RTP packet in an SRTP packet."""
-        return self._run(lib.srtp_unprotect, packet)
-
-    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        self.unprotect_rtcp = self._bound(lib.srtp_unprotect_rtcp, packet)
         """The RTCP packet in an SRTCP packet."""
-        return self._run(lib.srtp_unprotect_rtcp, packet)
 
-    def _run(self, function: Callable[[Any, Any, Any], int], packet: bytes) -> bytes:
-        size = len(packet)
-        if size > MAX_SRTP_BYTES:
-            raise ValueError(f"a packet of {size} bytes is too long for SRTP")
-        self._bytes[0:size] = packet
-        self._size[0] = size
-        if status := function(self._srtp, self._packet, self._size):
-            raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
-        protected: bytes = self._bytes[0 : self._size[0]]
-        return protected
+    def _bound(self, function: Callable[[Any, Any, Any], int], packet: Any) -> Callable[[bytes], bytes]:
+        """``function`` on ``packet``, the session's buffer. A closure: run for each packet, it looks nothing up."""
+        srtp, content, length = self._session._srtp[0], ffi.buffer(packet), ffi.new("int *")
+
+        def run(data: bytes) -> bytes:
+            size = len(data)
+            if size > MAX_SRTP_BYTES:
+                raise ValueError(f"a packet of {size} bytes is too long for SRTP")
+            content[0:size] = data
+            length[0] = size
+            if status := function(srtp, packet, length):
+                raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
+            done: bytes = content[0 : length[0]]
+            return done
+
+        return run
 
 
 class SecureTransport:

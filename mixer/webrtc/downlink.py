@@ -32,7 +32,8 @@ class _SentRate:
         self._bps = 0.0
 
     def add(self, size: int, now: float) -> None:
-        self._turn(now)
+        if now - self._since >= 0.5:
+            self._turn(now)
         self._octets += size
 
     def bps(self, now: float) -> float:
@@ -78,8 +79,9 @@ class Downlink:
 
     def count(self, size: int, now: float) -> None:
         """A packet leaves that has no number."""
-        self._rate.add(size + WIRE_OVERHEAD, now)
-        self._octets += size + WIRE_OVERHEAD
+        size += WIRE_OVERHEAD
+        self._rate.add(size, now)
+        self._octets += size
 
     def begin_burst(self, now: float) -> int:
         """A picture begins that is big enough to measure the line with; goes along with its packets."""

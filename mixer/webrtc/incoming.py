@@ -191,7 +191,7 @@ class Router:
         if not incoming.accept(packet, now):
             self.dropped["payload_type"] += 1
             return None
-        return incoming, incoming.marked(packet, now)
+        return incoming, packet if incoming.gaps is None else incoming.marked(packet, now)
 
     def asks_for_sound(self, now: float) -> bool:
         """Whether a sound comes over a line that loses, so that what is missing has to be looked for often."""

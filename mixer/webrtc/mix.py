@@ -131,7 +131,8 @@ class MixOut:
         if unit.fanout != self._fanout:
             self._fanout = unit.fanout
             self.video.forget()  # whoever still misses a packet of the old rendition needs it no more
-        self._learn_origin(unit.pts / VIDEO_CLOCK_HZ, now)
+        if not self._fixed_origin:
+            self._learn_origin(unit.pts / VIDEO_CLOCK_HZ, now)
         self._needs_keyframe = not self._queue(unit, now)
         if self._needs_keyframe:
             self._pacer.clear()
@@ -171,14 +172,17 @@ class MixOut:
         if stream is None or frame.codec != self.audio_codec:
             self.counters.unsent += 1
             return
-        self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
+        if not self._fixed_origin:
+            self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
         first, named = stream.packets == 0, frame.contributors
         payload, kind = frame.data, None
         if frame.earlier and self.red is not None:
             kind, inner = self.red
             payload = write_red(inner, frame.earlier, frame.data)
-        size = len(payload) + stream.header_size + stream.naming_size(len(named))
+        size = len(payload) + stream.header_size
+        if named:
+            size += stream.naming_size(len(named))
         number = self._depart(stream, size, now)
         packet = stream.packet(
             payload, pts, marker=first, now=now, transport=number, contributors=named, payload_type=kind
@@ -232,8 +236,13 @@ class MixOut:
                 asked = [sequence for sequence in lost if not stream.repeated_just_now(sequence, now)]
                 for sequence in asked:
                     self._repeat(stream, sequence, now)
-                if self.downlink.state.loss >= AGAIN_LOSS:
+                if stream is self.video and self.downlink.state.loss >= AGAIN_LOSS:
                     self._again.extend((now + AGAIN_S, stream, sequence) for sequence in asked)
+
+    @property
+    def resends_audio(self) -> bool:
+        """Whether a NACK for sound is answered."""
+        return self.audio is not None and self.audio.keeps
 
     @property
     def repeats_again(self) -> bool:
@@ -294,5 +303,5 @@ class MixOut:
             self.counters.unsent += 1
 
     def _learn_origin(self, room_s: float, now: float) -> None:
-        if not self._fixed_origin and (self._origin is None or now - room_s < self._origin):
+        if self._origin is None or now - room_s < self._origin:
             self._origin = now - room_s

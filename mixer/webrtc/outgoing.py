@@ -59,6 +59,11 @@ class OutgoingStream:
     ) -> None:
         self.ssrc = ssrc
         self.clock_hz = clock_hz
+        self.numbered = transport_id is not None
+        """Whether packets carry a transport-wide number."""
+        self._stamped = self.numbered or stamp_id is not None
+        self.header_size = HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+        """Bytes before a payload."""
         self._payload_type = payload_type
         self._stamp_id = stamp_id
         self._transport_id = transport_id
@@ -80,14 +85,9 @@ class OutgoingStream:
         self.refused = 0
 
     @property
-    def numbered(self) -> bool:
-        """Whether packets carry a transport-wide number."""
-        return self._transport_id is not None
-
-    @property
-    def header_size(self) -> int:
-        """Bytes before a payload."""
-        return HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+    def keeps(self) -> bool:
+        """Whether what was sent can be repeated."""
+        return self._history is not None
 
     @property
     def rtx_header_size(self) -> int | None:
@@ -185,10 +185,6 @@ class OutgoingStream:
         """Repeat nothing that was sent before: a keyframe of another rendition follows."""
         if self._history is not None:
             self._history.clear()
-
-    @property
-    def _stamped(self) -> bool:
-        return self._transport_id is not None or self._stamp_id is not None
 
     def _extended(self, header: bytes, now: float, transport: int) -> bytes:
         """``header`` with its extension."""

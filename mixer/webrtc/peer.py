@@ -241,6 +241,11 @@ class Peer:
         return self._mix.red is not None
 
     @property
+    def resends_audio(self) -> bool:
+        """Whether it may ask for lost sound again (NACK)."""
+        return self._mix.resends_audio
+
+    @property
     def measures_line(self) -> bool:
         """Whether the peer reports when each packet came (transport-cc)."""
         return self._mix.downlink.reports
@@ -374,7 +379,8 @@ class Peer:
         now = self._factory.clock()
         self._heard_at = self._media_at = now
         packet = parse_rtp(data)
-        self._feedback.arrived(packet, now)
+        if self._feedback.notes_arrivals:
+            self._feedback.arrived(packet, now)
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed

@@ -106,7 +106,7 @@ class LossyCall:
         self._bridge.add_input("ann", "opus")
         self._bridge.add_output(
             "bob",
-            lambda frame: self._mixed(frame),
+            self._mixed,
             codec="opus",
             minus=None,
             fec=not repairs,

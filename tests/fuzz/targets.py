@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -44,9 +45,20 @@ from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.stun import peek_stun
+from recording.audit import read_line
+from recording.errors import BadEntry
+from recording.fragments import picture_fragments
+from recording.keys import safe_key
+from recording.ledger import read_entry
 from recording.matroska import Block, cluster, head, scan
+from recording.package import read_manifest
+from recording.seekindex import Inset
+from recording.signing import KeyRing
 from recording.trackcodecs import audio_form
 from recording.tracks import is_track
+from tests.turn.relay import UDP, Relay, bind, five_tuple, send_indication
+from turn.core import MAX_AMPLIFICATION, Answer
+from turn.message import Class, MalformedMessage, Method, frame_bytes, parse_message, write_message
 
 _OFFERS: Final = Path(__file__).parent.parent / "mixer" / "webrtc" / "offers"
 _VIDEO: Final[tuple[VideoCodec, ...]] = ("VP8", "VP9", "H264")
@@ -106,6 +118,25 @@ def stun(data: bytes) -> None:
     with contextlib.suppress(MalformedPacket):
         peek_stun(data)
         parse_stun(data)
+
+
+def turn(data: bytes) -> None:
+    """The relay's codec, and its core with an allocation standing. No stranger is amplified."""
+    with contextlib.suppress(MalformedMessage):
+        message = parse_message(data)
+        assert len(message.attributes) <= len(data) // 4
+        message.proves(b"k")
+    with contextlib.suppress(MalformedMessage):
+        frame_bytes(data[:4].ljust(4, b"\0"))
+    relay, at = Relay(), five_tuple()
+    relay.ask(at, Method.ALLOCATE, UDP)
+    bind(relay, at, 0x4000, ("198.51.100.9", 5000))
+    for sequence, chunk in _chunks(data):
+        cookie = chunk[:2] + max(0, len(chunk) - 20).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + chunk[8:]
+        for one in (chunk, cookie):
+            for output in relay.raw(one, at if sequence % 2 else five_tuple(sequence % 7)):
+                assert not isinstance(output, Answer) or len(output.data) <= MAX_AMPLIFICATION * len(one)
+    assert len(relay.table.by_tuple) == 1
 
 
 def red(data: bytes) -> None:
@@ -194,9 +225,34 @@ def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += 3 + length
 
 
+def records(data: bytes) -> None:
+    """What the archive keeps beside packages, and what whoever can write to the store may have made of it."""
+    with contextlib.suppress(BadEntry):
+        read_entry(data, KeyRing())
+    with contextlib.suppress(BadEntry):
+        line = read_line("01ARZ3NDEKTSV4RRFFQ69G5FAV", data)
+        assert line.number >= 1
+    for path in read_manifest(data):
+        assert safe_key(path) == path
+
+
+def film(data: bytes) -> None:
+    """The boxes of a recording that may be cut or spoilt anywhere."""
+    init_bytes, _, found = picture_fragments(io.BytesIO(data))
+    assert all(f.start >= init_bytes and f.start + f.size <= len(data) and f.ends > f.begins for f in found)
+    inset = Inset.make(data, b"index", len(data))
+    if inset is not None:
+        whole = b"".join(inset.read(lambda a, b: iter([data[a:b]]), 0, None))
+        assert whole == data[: inset.at] + b"index" + data[inset.at :]
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
-    for target in (rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals, timeline, matroska)
+    for target in (
+        *(rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals),
+        *(timeline, matroska, records, film),
+    )
+    for target in (rtp, rtcp, sdp, sdpfrag, stun, turn, red, video, headers, audio, arrivals)
 }
 
 
@@ -230,6 +286,31 @@ _COMPOUND: Final = (
     ReceiverEstimatedMaxBitrate(1_000_000, (1, 2)),
     TemporaryMaxBitrateRequest(1, ((2, 400_000, 40),)),
 )
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _words(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}I", *values)
+
+
+_TRAK: Final = _box(
+    b"trak", _box(b"tkhd", _words(0, 0, 0, 1)), _box(b"mdia", _box(b"mdhd", _words(0, 0, 0, 90_000)))
+)
+_TRAF: Final = _box(
+    b"traf",
+    _box(b"tfhd", _words(0x28, 1, 3000, 0)),
+    _box(b"tfdt", _words(0, 0)),
+    _box(b"trun", _words(0, 30)),
+)
+_FILM: Final = b"".join((
+    _box(b"ftyp", b"isom"), _box(b"moov", _TRAK), _box(b"moof", _box(b"mfhd", _words(0, 1)), _TRAF),
+    _box(b"mdat", bytes(30)),
+))  # fmt: skip
+
 _SEEDS: Final[dict[str, list[bytes]]] = {
     "rtp": [
         write_rtp(RtpPacket(96, True, 7, 9, 1, b"media", (3, 4), {4: b"0", 5: b"hi"})),
@@ -246,6 +327,13 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         b"a=ice-ufrag:EsAw\r\na=candidate:1 1 udp 2122 192.0.2.1 61764 typ host\r\na=end-of-candidates\r\n"
     ],
     "stun": [bytes.fromhex("000100102112a442") + bytes(12) + b"\0\6\0\x09ours:them\0\0\0"],
+    "turn": [
+        _joined(send_indication(("198.51.100.9", 5000), b"data")),
+        _joined(write_message(Method.ALLOCATE, Class.REQUEST, bytes(12), [UDP]), b"\x40\0\0\4data"),
+        write_message(
+            Method.REFRESH, Class.REQUEST, bytes(12), [UDP], key=b"k", sha256=True, fingerprint=True
+        ),
+    ],
     "red": [_joined(b"\x6fabc", b"\xef\x0f\x00\x03\x6fabcdef")],
     "video": [
         b"\0" + _joined(*vp8.packetize(_KEY, 200, picture_id=4)),
@@ -264,4 +352,12 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
     ],
     "arrivals": [_joined(*[b""] * 120)],
+    "records": [
+        b'{"act":{"act":"hold","recording":"X","number":1,"time":"2026-01-01T00:00:00Z","by":"a","reason":"r"},'
+        b'"key":"ab","signature":"00"}',
+        b'{"n":1,"time":"2026-01-01T00:00:00Z","by":"a","role":"admin","act":"read","recording":null,"detail":{},'
+        b'"previous":""}',
+        b"0" * 64 + b"  data/recording.mp4\n",
+    ],
+    "film": [_FILM],
 }

@@ -98,6 +98,17 @@ def test_another_layout_for_the_same_people(talk: Path, tmp_path: Path) -> None:
         assert close(frames[number][RIGHT], GREEN)
 
 
+@pytest.mark.parametrize("codec", ["G722", "PCMU", "PCMA"])
+def test_a_telephone_is_heard_too(tmp_path: Path, codec: str) -> None:
+    package = Package(tmp_path / "package")
+    package.join(0, "ann", kind="phone")
+    package.voice("ann", 440, 0.5, 2.5, codec=codec)
+    composed = compose(package.close(3), tmp_path / "out.mp4")
+    assert (composed.duration_s, composed.broken) == (3.0, {})
+    pcm = sound(tmp_path / "out.mp4")
+    assert power_at(pcm[48_000:96_000], 440) > 0.05 > 20 * power_at(pcm[2_000:20_000], 440)
+
+
 def test_lost_packets_are_concealed_and_pauses_are_silent(tmp_path: Path) -> None:
     package = Package(tmp_path / "package")
     package.join(0, "ann")

@@ -114,10 +114,18 @@ async def test_while_tracks_are_kept_who_is_not_seen_sends_a_picture_too(intake:
     for sender in (seen, hidden):
         intake.saw(sender, EncodedVideo("VP8", b"\0", 0, False), screen=False)  # type: ignore[arg-type]
     assert kept == [("seen", "camera"), ("hidden", "camera")]
+    for change in ({"recorded": False}, {"video_muted": True}):
+        intake.change(hidden.participant.model_copy(update=change))
+        intake.show({"seen": TILE}, 1.0)
+        intake.show({"seen": TILE}, 1.0 + LOWER_AFTER_S)
+        assert hidden.peer.told[-1] == ("camera", UNSEEN), "nothing of it would be kept"
+        intake.change(hidden.participant)
+        intake.show({"seen": TILE}, 5.0)
+        assert hidden.peer.told[-1] == ("camera", KEPT)
     assert intake.stats({}, {})["hidden"]["decoded"] == 0
     intake.record(None)
-    intake.show({"seen": TILE}, 2.0)
-    intake.show({"seen": TILE}, 2.0 + LOWER_AFTER_S)
+    intake.show({"seen": TILE}, 6.0)
+    intake.show({"seen": TILE}, 6.0 + LOWER_AFTER_S)
     assert hidden.peer.told[-1] == ("camera", UNSEEN)
     intake.saw(hidden, EncodedVideo("VP8", b"\0", 0, False), screen=False)  # type: ignore[arg-type]
     assert len(kept) == 2

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mixer.media import FRAME_SAMPLES
+from mixer.rtp.rtcp import Nack
 from mixer.video.rendition import RENDITIONS
-from tests.fakes.mixroom import Kind, MixRoom, Viewer, wire_size
+from tests.fakes.mixroom import AUDIO_SSRC, Kind, MixRoom, Viewer, wire_size
 from tests.fakes.netem import Burst, Netem
 
 CAP_S, LIFT_S, END_S = 15.0, 45.0, 75.0
@@ -159,6 +160,31 @@ async def test_bytes_on_the_wire_are_within_the_contract(name: str) -> None:
     await room.run(65.0)
     bps = (viewer.received_bytes - before) * 8 / 60
     assert 0.6 * RENDITIONS[name].wire_bps < bps <= RENDITIONS[name].wire_bps
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("name", list(RENDITIONS))
+async def test_sound_that_is_sent_twice_or_again_stays_within_the_contract(name: str, asks: bool) -> None:
+    """RED and repeats of a tenth of the sound, as on a line that loses that; the pictures' repeats come on top."""
+    room = MixRoom(seed=8, busy=1.0)
+    viewer = await room.join("v", line(), asked=name)
+    viewer.connection._fec.update = lambda loss, now: True  # type: ignore[method-assign]
+    if not asks:
+        viewer.connection.peer._mix.audio._history = None  # type: ignore[union-attr]
+    asked: set[int] = set()
+
+    def lose(now: float) -> None:
+        lost = {sequence for sequence, _ in viewer.heard[-5:] if sequence % 10 == 0} - asked
+        if lost and asks:
+            asked.update(lost)
+            viewer._say(Nack(1, AUDIO_SSRC, tuple(lost)))
+
+    await room.run(5.0)
+    before = viewer.received_bytes
+    await room.run(35.0, lose)
+    bps = (viewer.received_bytes - before) * 8 / 30
+    assert bps <= RENDITIONS[name].wire_bps
+    assert viewer.stats["repeated"] >= (30 * 50 / 3 / 10 * 0.9 if asks else 0)
 
 
 @pytest.mark.parametrize(("rate_bps", "name"), [(150e3, "low"), (60e3, "audio")])

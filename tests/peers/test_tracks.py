@@ -25,8 +25,10 @@ from mixer.probe import signal
 from mixer.probe.callers import Caller
 from mixer.probe.run import Plan, opened
 from mixer.probe.signal import PipFinder, Rect
+from tests.browser import BrowserName
 from tests.peers import canvas, publishers
 from tests.peers.test_recording import sealed, sound
+from tests.peers.test_uplink import BROWSERS, LAYERS, publishing
 from tests.peers.test_worker_dies import GREEN, workers
 from tests.serving import Server
 
@@ -262,3 +264,43 @@ async def test_tracks_go_on_in_a_second_file_when_the_rooms_process_is_killed(
     assert cli.main(["compose", "--size", "320x180", "--fps", "10", "-o", str(out), str(bag)]) == 0
     with av.open(str(out)) as media:
         assert float((media.duration or 0) / av.time_base) == pytest.approx(described["duration"], abs=0.3)
+
+
+# --- real browsers
+
+
+@pytest.mark.parametrize("name", BROWSERS)
+async def test_a_browsers_layers_come_one_after_the_other_in_one_file(
+    server: Server, tmp_path: Path, name: BrowserName
+) -> None:
+    """Each layer has clocks and sizes of its own; the track is what the room looked at, and it goes on."""
+    async with publishing(server, name, LAYERS) as room:
+        await room.until(lambda seen: seen["layer"] == "f", "at its largest layer", 40)
+        started = server.call("POST", f"/v1/rooms/{room.name}/recordings", {"tracks": True})
+        await until_kept(server, room.name, 150)
+        await room.show(240)
+        await room.until(lambda seen: seen["layer"] == "h", "at the middle layer", 15)
+        await until_kept(server, room.name, await asyncio.to_thread(frames_kept, server, room.name) + 150)
+        server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
+    described = await sealed(server, started["id"])
+    bag = tmp_path / "bag.zip"
+    bag.write_bytes(await asyncio.to_thread(server.call, "GET", f"/v1/recordings/{started['id']}/bag"))
+    with zipfile.ZipFile(bag) as files:
+        content = {name.partition("/")[2]: files.read(name) for name in files.namelist()}
+    assert sorted(path for path in content if path.startswith("data/tracks/")) == [
+        "data/tracks/001.mka",
+        "data/tracks/001.mkv",
+    ]
+    with av.open(io.BytesIO(content["data/tracks/001.mkv"])) as media:
+        seen = [(float(frame.time or 0), frame.height) for frame in media.decode(video=0)]
+    with av.open(io.BytesIO(content["data/tracks/001.mka"])) as media:
+        heard = [float(frame.time or 0) for frame in media.decode(audio=0)]
+    assert seen[0][1] > 650
+    assert 300 < seen[-1][1] <= 360
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(seen)]
+    assert max(gaps) < 1.5
+    assert min(gaps) > 0
+    assert seen[-1][0] == pytest.approx(described["duration"], abs=1.0)
+    assert max(after - before for before, after in itertools.pairwise(heard)) < 0.5
+    assert heard[-1] == pytest.approx(described["duration"], abs=0.5)
+    print(f"{name}: {len(seen)} pictures, longest hole {max(gaps):.2f} s")

@@ -17,9 +17,11 @@ import pytest
 from recording import durable, package, tracks
 from recording.archive import Archive
 from recording.matroska import scan
+from recording.mediatime import INSTANT_HZ
 from recording.package import Seal
 from recording.recorder import Recorder
 from recording.recovery import recover
+from recording.trackjournal import TrackJournal
 from recording.tracks import FOLDER, JOURNAL, TrackFrame, TrackSource
 from recording.writer import Alert
 from tests.recording.conftest import open_recorder
@@ -133,6 +135,24 @@ def test_the_clocks_are_journalled(directory: Path) -> None:
         {"t": 0.0, "event": "clock", "file": f"{FOLDER}/001.mka", "rtp": 1000, "rate": 48_000, "ntp": 5000.0},
         {"t": 0.0, "event": "clock", "file": f"{FOLDER}/001.mkv", "rtp": 7, "rate": 90_000, "ntp": 5000.0},
     ]
+
+
+def test_a_clock_is_noted_each_minute_where_it_begins_anew_and_no_more_often_than_each_second() -> None:
+    noted: list[dict[str, Any]] = []
+    journal = TrackJournal(lambda line: noted.append(json.loads(line)))
+    for n in range(50 * 130):  # 200 ppm: not worth a line before a minute is over
+        journal.clock("f", 48_000, round(n * 960 * 1.0002), 7.0, n * 14_400)
+    assert [line["t"] for line in noted] == [0.0, 60.0, 120.0]
+    assert abs(noted[1]["rtp"] - 48_000 * 60 * 1.0002) <= 1
+    journal.clock("f", 48_000, 5, None, 131 * INSTANT_HZ)
+    assert (noted[-1]["t"], noted[-1]["rtp"], "ntp" in noted[-1]) == (131.0, 5, False)
+    chance = random.Random(2)
+    for n in range(500):  # ten seconds of a sender whose clock is nonsense
+        journal.clock("f", 48_000, chance.randrange(1 << 40), 7.0, 131 * INSTANT_HZ + n * 14_400)
+    assert len(noted) <= 4 + 10
+    journal.forget("f")
+    journal.clock("f", 48_000, 9, 7.0, 141 * INSTANT_HZ)
+    assert noted[-1]["rtp"] == 9
 
 
 def test_what_the_mix_let_people_wait_is_journalled(directory: Path) -> None:

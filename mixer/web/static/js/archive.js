@@ -1,5 +1,5 @@
 // The archive page: search, play, check, take away, keep.
-import {clock, megabytes, onLanguage, ready, t, when} from "./i18n.js";
+import {clock, megabytes, number, onLanguage, ready, t, when} from "./i18n.js";
 import {$, ask, attempt, button, h, on, say} from "./dom.js";
 import {eventParser} from "./api.js";
 import {gate, route} from "./gate.js";
@@ -59,7 +59,8 @@ async function open(id) {
 	render();
 	$("detail-title").focus();
 	if (!playable) return;
-	$("player").src = $("get-media").href = address("/media");
+	$("get-media").href = address("/media");
+	$("player").src = `${address("/media")}&indexed=1`;
 	$("get-media").download = `${shown.room}-${id}.mp4`;
 	$("get-bag").href = address("/bag");
 	$("get-premis").href = address("/premis");
@@ -68,9 +69,9 @@ async function open(id) {
 	const lines = await (await api.send("GET", path("/files/data/timeline.jsonl"))).text();
 	shown.timeline = lines.split("\n").filter(Boolean).map(line => JSON.parse(line));
 	render();
+	$("plot-box").hidden = false;
 	moveHead = draw($("plot"), shown.timeline, shown.duration || 1);
 	moveHead(0);
-	$("plot-box").hidden = false;
 }
 
 /** Terms and definitions of what is known. */
@@ -152,7 +153,7 @@ async function listFiles() {
 	if (!$("files-box").open || $("files").children.length) return;
 	const files = await api.get(path("/files"));
 	$("files").replaceChildren(...files.map(file => h("li", {},
-		h("a", {href: address(`/files/${file.path}`), download: file.path.split("/").pop()}, file.path), ` ${megabytes(file.size, 2)}`)));
+		h("a", {href: address(`/files/${file.path}`), download: file.path.split("/").pop()}, file.path), ` ${number(file.size / 1000, 1)} kB`)));
 }
 
 // --- keep

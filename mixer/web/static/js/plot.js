@@ -2,7 +2,7 @@
 import {clock} from "./i18n.js";
 import {svg} from "./dom.js";
 
-const ROW = 26, TOP = 20, LABEL = 120, WIDTH = 900;
+const ROW = 26, TOP = 20, LABEL = 120, LEAST = 480;
 
 /** Rows of {id, name, there: [[from, to]], speaks: [[from, to]]} in the order of joining, and holes (pauses, gaps). */
 export function tracks(events, duration) {
@@ -42,7 +42,8 @@ export const step = duration => [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200].f
 export function draw(plot, events, duration) {
 	const {rows, holes} = tracks(events, duration);
 	const height = TOP + rows.length * ROW + 4;
-	const x = t => LABEL + (WIDTH - LABEL) * Math.min(1, Math.max(0, t / duration));
+	const width = Math.max(LEAST, plot.parentElement.clientWidth); // so that letters keep their size
+	const x = t => LABEL + (width - LABEL) * Math.min(1, Math.max(0, t / duration));
 	const bar = (kind, [from, to], y, size) => svg("rect", {class: kind, x: x(from), y, width: Math.max(1.5, x(to) - x(from)), height: size});
 	const parts = [];
 	for (let at = 0; at <= duration; at += step(duration)) parts.push(svg("text", {class: "soft", x: x(at), y: 12}, clock(at)));
@@ -54,7 +55,7 @@ export function draw(plot, events, duration) {
 	});
 	parts.push(...holes.map(span => bar("hole", span, TOP, height - TOP)));
 	const now = svg("line", {class: "now", y1: TOP - 4, y2: height, x1: LABEL, x2: LABEL});
-	plot.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
+	plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
 	plot.setAttribute("aria-valuemax", Math.round(duration));
 	plot.replaceChildren(...parts, now);
 	return t => {
@@ -68,6 +69,7 @@ export function draw(plot, events, duration) {
 /** The time under a pointer. */
 export function timeAt(plot, clientX, duration) {
 	const {left, width} = plot.getBoundingClientRect();
-	const at = (clientX - left) / width * WIDTH;
-	return Math.min(duration, Math.max(0, (at - LABEL) / (WIDTH - LABEL) * duration));
+	const whole = plot.viewBox.baseVal.width;
+	const at = (clientX - left) / width * whole;
+	return Math.min(duration, Math.max(0, (at - LABEL) / (whole - LABEL) * duration));
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -131,6 +132,9 @@ def _running(name: str, command: list[str], port: int, tls_port: int, log: Path)
         _await_port(process, tls_port, log)
         yield Running(name, process.pid, port, tls_port)
     finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2)
         process.kill()
         process.wait()
 
