@@ -159,7 +159,11 @@ class Distribution:
     def stats(self, encoders: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``renditions``; ``encoders``: of ``Canvas.stats``."""
         return {
-            _label(name, codec): {**encoders.get(f"{name} {codec}", {}), "viewers": len(fanout)}
+            _label(name, codec): {
+                **encoders.get(f"{name} {codec}", {}),
+                "viewers": len(fanout),
+                "keyframes_forced": fanout.keyframes_forced,
+            }
             for (name, codec), fanout in self._fanouts.items()
         }
 

@@ -37,6 +37,8 @@ SCREEN_GONE_S: Final = 5.0
 # A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
 # after 5 s without a picture the contract shows none anyway.
 
+HEEDLESS: Final = 1.5  # times the pixels that it was asked for: encoders have a few sizes to choose from
+
 
 class Intake:
     """The publishers of one room, by participant. A source is a participant's camera (its id) or its screen."""
@@ -234,6 +236,17 @@ class Intake:
     def has_picture(self, source: str) -> bool:
         """Whether pictures of ``source`` are expected."""
         return source in self._lanes
+
+    def will_send_px(self, source: str, wanted: Demand) -> int | None:
+        """Pixels of its pictures once it is asked for ``wanted``. Who sends more than it is asked for goes on with that;
+        ``None``: it sends no picture.
+        """
+        lane = self._lanes.get(source)
+        if lane is None:
+            return None
+        asked, later = self._asking.asked(source), wanted.width * wanted.height
+        now = lane.size[0] * lane.size[1]
+        return max(now, later) if now > HEEDLESS * asked.width * asked.height else later
 
     def show(self, demands: Mapping[str, Demand], now: float) -> None:
         """What is seen of each source. The others are not decoded; all are asked for what they are worth. While

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.video.rendition import RENDITIONS, Rendition
 
 DOWN: Final = 0.8

@@ -275,6 +275,16 @@ class SpeakingChanged(Message):
     speaker: str | None
 
 
+class RenditionChanged(Message):
+    """A viewer with `auto` was moved from one rendition to another, as its line asked for."""
+
+    event: Literal["rendition-changed"] = "rendition-changed"
+    session: str
+    participant: str
+    before: str
+    rendition: str
+
+
 class LoadChanged(Message):
     """How busy the room's process is: ``pressure`` of 1.0 by ``cause``, the ``step`` of what is given up for it,
     whether it is ``full``, CPU ``cores`` in use. Told when any of it changes noticeably.
@@ -315,7 +325,13 @@ class WorkerDied(Message):
 
 
 Event = Annotated[
-    SessionClosed | SpeakingChanged | LoadChanged | RecordingAlert | RecordingLost | WorkerDied,
+    SessionClosed
+    | SpeakingChanged
+    | RenditionChanged
+    | LoadChanged
+    | RecordingAlert
+    | RecordingLost
+    | WorkerDied,
     Field(discriminator="event"),
 ]
 

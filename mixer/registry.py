@@ -652,6 +652,9 @@ class Registry:
                 self.hub.publish(
                     "speaker.changed", room.name, speaking=list(event.speaking), speaker=event.speaker
                 )
+            case protocol.RenditionChanged():
+                told = event.model_dump(include={"session", "before", "rendition"})
+                self.hub.publish("viewer.rendition", room.name, id=event.participant, **told)
             case protocol.LoadChanged():
                 self._load_changed(room, event)
             case protocol.RecordingAlert():

@@ -15,7 +15,7 @@ from mixer.rtp.payload import vp8
 from mixer.rtp.red import write_red
 from mixer.rtp.rtcp import ReportBlock, SenderReport
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
-from mixer.webrtc.downlink import Downlink
+from mixer.webrtc.downlink import Downlink, EchoedLine, TimedLine
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
 RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
@@ -59,10 +59,12 @@ class MixOut:
 
     ``send``: protects and sends one RTP packet, ``False`` when it was dropped. ``origin``: monotonic seconds at
     room pts 0; ``None``: guessed as the earliest ``now - pts`` seen, one for sound and picture, so that a
-    receiver aligns them either way.
+    receiver aligns them either way. ``measure``: the line is to be measured, by calls if need be.
     """
 
-    def __init__(self, send: Callable[[bytes], bool], *, origin: float | None = None) -> None:
+    def __init__(
+        self, send: Callable[[bytes], bool], *, origin: float | None = None, measure: bool = True
+    ) -> None:
         self._send = send
         self._fixed_origin = origin is not None
         self._origin = origin
@@ -71,9 +73,9 @@ class MixOut:
         self._needs_keyframe = True
         self._fanout = 0
         self._last_pts = -1
-        self._reported_packets = 0
         self._picture_id = random.getrandbits(15)
-        self.downlink = Downlink(reports=False, pads=False)
+        self._measure = measure
+        self.downlink: Downlink = EchoedLine(pads=False, calls=False)
         self.video: OutgoingStream | None = None
         self.audio: OutgoingStream | None = None
         self.video_codec: VideoCodec | None = None
@@ -97,7 +99,7 @@ class MixOut:
                     transport_id=track.transport_cc,
                     rtx=(rtx_type, rtx_ssrc) if rtx_type is not None else None,
                 )
-                self.downlink = Downlink(reports=self.video.numbered, pads=rtx_type is not None)
+                self.downlink = self._line_of(self.video, pads=True)
             case sound:
                 self.audio_codec = sound
                 if track.red is not None:
@@ -113,7 +115,7 @@ class MixOut:
                     history=SOUND_HISTORY if "nack" in track.feedback else 0,
                 )
                 if self.video is None:
-                    self.downlink = Downlink(reports=self.audio.numbered, pads=False)
+                    self.downlink = self._line_of(self.audio, pads=False)
 
     def picture(self, unit: PacketizedVideo, now: float) -> bool:
         """Queue one picture; what is due leaves at once. ``False``: the queue overflowed, a keyframe is needed.
@@ -202,12 +204,27 @@ class MixOut:
             self._put(stream.packet(payload, pts, marker=last, now=now, transport=number))
             if last and burst:
                 self.downlink.end_burst(burst, now)
+        if self.downlink.probing:
+            self._pad(stream, now)
+
+    def _pad(self, stream: OutgoingStream, now: float) -> None:
         header = stream.rtx_header_size
-        if header is not None and self.downlink.probing:
-            for size in self.downlink.padding(header, now):
-                self.counters.padded += 1
-                number = self._depart(stream, size + header, now)
-                self._put(stream.padding(size, now, number))
+        sizes = self.downlink.padding(header or stream.header_size, now)
+        if header is None:
+            self._pad_with_repeats(stream, sum(sizes) + len(sizes) * stream.header_size, now)
+            return
+        for size in sizes:
+            self.counters.padded += 1
+            number = self._depart(stream, size + header, now)
+            self._put(stream.padding(size, now, number))
+
+    def _pad_with_repeats(self, stream: OutgoingStream, octets: int, now: float) -> None:
+        """Without RTX: what was sent last, again. Receivers drop a replay (RFC 3711 section 3.3.2)."""
+        newest = stream.newest()
+        for _ in range(round(octets / len(newest)) if newest is not None else 0):
+            self.counters.padded += 1
+            self.downlink.count(len(newest or b""), now)
+            self._put(newest or b"")
 
     @property
     def queued(self) -> int:
@@ -277,20 +294,19 @@ class MixOut:
                 elapsed = (middle - block.last_sr - block.delay_since_last_sr) & 0xFFFFFFFF
                 if elapsed < RTT_MAX:
                     self.counters.rtt_s = elapsed / 65536
-        told = next((block for block in blocks if self._tells(block)), None)
-        if told is not None:
-            self.counters.remote = told
-            self.downlink.reported(told, self.counters.rtt_s, now)
+        streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        ours = [
+            (block, stream.packets) for block in blocks for stream in streams if block.ssrc == stream.ssrc
+        ]
+        if ours:
+            self.counters.remote = next(
+                (b for b, _ in ours if b.ssrc == streams[0].ssrc), self.counters.remote
+            )
+            self.downlink.reported(ours, self.counters.rtt_s, now)
 
-    def _tells(self, block: ReportBlock) -> bool:
-        """Whether a report is about the pictures, or about the sound while there are none."""
-        pictures, sound = self.video, self.audio
-        if pictures is not None and pictures.packets != self._reported_packets:
-            if block.ssrc != pictures.ssrc:
-                return False
-            self._reported_packets = pictures.packets
-            return True
-        return sound is not None and block.ssrc == sound.ssrc
+    def _line_of(self, stream: OutgoingStream, *, pads: bool) -> Downlink:
+        """How the line is measured: by what the peer reports, else by calling it."""
+        return TimedLine(pads=pads) if stream.numbered else EchoedLine(pads=pads, calls=self._measure)
 
     def _depart(self, stream: OutgoingStream, size: int, now: float, burst: int = 0) -> int:
         if stream.numbered:

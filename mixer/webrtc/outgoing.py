@@ -22,6 +22,7 @@ NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
 _EXTENSION = struct.Struct("!HHI")
 _EXTENDED_SIZE: Final = HEADER_SIZE + _EXTENSION.size
+_STAMP_SIZE: Final = 4
 _EXTENSION_HEAD = struct.Struct("!HH")
 
 
@@ -98,8 +99,10 @@ class OutgoingStream:
         """Bytes beyond ``header_size`` of a packet that names ``count`` contributors."""
         if not count:
             return 0
-        naming = self._naming(bytes(HEADER_SIZE), ((0, 0),) * count, 0.0, 0)
-        return len(naming) - self.header_size
+        levels = 1 + count if self._levels_id is not None else 0
+        elements = (_STAMP_SIZE if self._stamped else 0) + levels
+        extension = _EXTENSION_HEAD.size + elements + -elements % 4 if elements else 0
+        return HEADER_SIZE + 4 * count + extension - self.header_size
 
     def packet(
         self,
@@ -180,6 +183,10 @@ class OutgoingStream:
         if self._stamped:
             header = self._extended(header, now, transport)
         return bytes((header[0] | 0x20,)) + header[1:] + bytes(size - 1) + bytes((size,))
+
+    def newest(self) -> bytes | None:
+        """The last packet; ``None``: none, or nothing is kept."""
+        return self._history.get((self._sequence - 1) & 0xFFFF) if self._history is not None else None
 
     def forget(self) -> None:
         """Repeat nothing that was sent before: a keyframe of another rendition follows."""

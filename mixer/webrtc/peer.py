@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import itertools
 import random
 import secrets
@@ -27,7 +28,7 @@ from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
 from mixer.protocol import MediaSocket
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.rtcp import (
@@ -213,7 +214,7 @@ class Peer:
         self._offer: Offer | None = None
         self._transport: SecureTransport | None = None
         self._take(Router(Plan((), True)))
-        self._mix = MixOut(self._send_rtp, origin=factory.origin)
+        self._mix = MixOut(self._send_rtp, origin=factory.origin, measure=measure)
         self._connected = False
         self._closed = False
         self._heard_at = 0.0
@@ -244,11 +245,6 @@ class Peer:
     def resends_audio(self) -> bool:
         """Whether it may ask for lost sound again (NACK)."""
         return self._mix.resends_audio
-
-    @property
-    def measures_line(self) -> bool:
-        """Whether the peer reports when each packet came (transport-cc)."""
-        return self._mix.downlink.reports
 
     # --- signalling ---
 
@@ -444,8 +440,7 @@ class Peer:
             return
         if not self._mix.picture(unit, self._factory.clock()):
             self._sink.on_keyframe_request()
-        if self._mix.queued:
-            self._factory.pace(self)
+        self._pace()
 
     def send_audio(self, frame: EncodedAudio) -> None:
         """Send one sound frame at once; dropped and counted when the socket is full."""
@@ -476,7 +471,8 @@ class Peer:
         if not self._ready:
             return False
         self._mix.drain(now)
-        return self._mix.queued > 0 or self._mix.repeats_again or self._mix.downlink.probing
+        self._call(now)
+        return self._restless(now)
 
     def request_keyframe(self, screen: bool = False) -> None:
         """Ask the publisher for a keyframe (PLI, or FIR if it knows only that); at most one in 0.3 s."""
@@ -537,16 +533,35 @@ class Peer:
             self._send_urgent(urgent)
         for packets in self._feedback.transport(now, busy=self._mix.downlink.narrow):
             self._send_rtcp(packets)
+        self._call(now)
         if now >= self._line_at and (self.sends_video is not None or self.sends_audio is not None):
             self._line_at = now + LINE_S
             self._watch_line(now)
         self._check_alive(now)
 
+    def _restless(self, now: float) -> bool:
+        return self._mix.queued > 0 or self._mix.repeats_again or self._mix.downlink.restless(now)
+
+    def _pace(self) -> None:
+        if self._restless(self._factory.clock()):
+            self._factory.pace(self)
+
+    def _call(self, now: float) -> None:
+        """Call a peer that tells nothing better of its line, when that is due."""
+        downlink = self._mix.downlink
+        if self._transport is not None and downlink.call_due(now):
+            self._transport.call(functools.partial(self._answered, downlink.called(now)))
+
+    def _answered(self, call: int) -> None:
+        now, held = self._factory.clock(), self.holds_pictures
+        self._mix.downlink.answered(call, now)
+        if held and not self.holds_pictures:
+            self._line_at = now
+
     def _watch_line(self, now: float) -> None:
         downlink = self._mix.downlink
         downlink.poll(now)
-        if downlink.probing:
-            self._factory.pace(self)
+        self._pace()
         self._sink.on_line(downlink.state, now)
 
     def _check_alive(self, now: float) -> None:

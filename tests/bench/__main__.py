@@ -29,7 +29,7 @@ TITLES: Final = {
     "lines": "Weak lines, both ways, 50 ms each; 2 callers, 2 viewers at high",
     "growth": "Ten minutes on weak lines, both ways, 50 ms each, in simulated time",
     "wire": "Bytes on the wire",
-    "capped": "A line that narrows: viewer at auto",
+    "capped": "A line that narrows: viewers at auto, by what they tell of it",
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
     "archive": "From stop to archived: two hours at 1.6 Mbit/s, recorded in fast time",

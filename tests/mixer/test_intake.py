@@ -137,3 +137,17 @@ async def test_another_connection_of_the_same_participant_is_told_anew(intake: I
     again = join(intake, "a")
     intake.show({"a": TILE}, LOWER_AFTER_S)
     assert ("camera", TILE) in again.peer.told
+
+
+async def test_what_a_sender_will_send_is_what_it_is_asked_for_if_it_heeds_that(intake: Intake) -> None:
+    assert intake.will_send_px("ann", TILE) is None
+    sender = Sender("ann")
+    intake.add(sender.participant, sender)  # type: ignore[arg-type]
+    assert intake.will_send_px("ann", TILE) == 426 * 240
+    intake.show({"ann": TILE}, 0.0)
+    lane = intake._lanes["ann"]
+    lane.size = (1280, 720)
+    intake.show({"ann": TILE}, LOWER_AFTER_S + 1.0)
+    assert intake.will_send_px("ann", TILE) == 1280 * 720  # asked for a tile, and does not listen
+    lane.size = (480, 270)
+    assert intake.will_send_px("ann", Demand(1280, 720, 30, 2_000_000)) == 1280 * 720

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixer.ladder import AFTER_DOWN_S, CALM_S, FEC_HOLD_S, START_S, FecPolicy, Ladder, rungs
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.video.rendition import RENDITIONS
 
 

@@ -290,6 +290,13 @@ async def test_a_full_room_takes_nobody_new_but_those_inside_back(d: Desk) -> No
     await d.registry.offer("demo", "whip", BOB, OFFER)
 
 
+async def test_a_viewer_s_move_is_an_event(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    moved = protocol.RenditionChanged(session="s1", participant="ann", before="high", rendition="low")
+    told = await until(d, "viewer.rendition", lambda: d.host.say("demo", moved))
+    assert told == {"id": "ann", "session": "s1", "before": "high", "rendition": "low"}
+
+
 async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> None:
     desk = Desk()
     desk.registry = Registry(desk.host, desk.desk, SETTINGS.model_copy(update={"cpu_cores": 2.0}))

@@ -19,7 +19,7 @@ PAGES: Final = sorted(WEB.glob("*.html"))
 SCRIPTS: Final = sorted(STATIC.glob("js/*.js"))
 LANGUAGES: Final = ["en", "fr", "de", "nl"]
 ROOM_PAGE_BYTES: Final = 100_000  # issue 2: the page at /r/{room}, with all it loads, uncompressed
-ALL_BYTES: Final = 124_300  # every page together; what an archivist does (keep, check, plot) took 14,700
+ALL_BYTES: Final = 125_000  # every page together; what an archivist does (keep, check, plot) took 14,700
 AA: Final = 4.5  # WCAG 2.1, 1.4.3: contrast of text
 AA_EDGE: Final = 3.0  # WCAG 2.1, 1.4.11: contrast of the edge of a control
 
