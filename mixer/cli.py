@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
-from mixer import config
 from mixer.errors import ConfigError, MosaiqueError
 from mixer.version import version
+
+if TYPE_CHECKING:  # what only one sub-command needs is imported by that one
+    from mixer import config
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -23,6 +26,11 @@ _Run = Callable[[argparse.Namespace], int]
 PARTS: Final = (
     ("compose", "mixer.compose", "compose recorded tracks or any videos again, into one file"),
     ("probe", "mixer.probe", "join synthetic callers to a running server and report what they see and hear"),
+    (
+        "turn-config",
+        "mixer.turn_config",
+        "write the configuration of coturn or eturnal from this server's own",
+    ),
     ("archive", "mixer.archive", "list, show, fetch and verify recordings"),
 )
 """Sub-commands of other modules, each with ``add_arguments(parser)`` and ``run(args) -> int``. One that is not
@@ -31,6 +39,8 @@ installed is not offered, and none is imported unless it is asked for, so that t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status."""
+    # OpenBLAS starts a thread a core when numpy is imported, and lets it spin. Nothing here multiplies matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(arguments)
     args = parser.parse_args(arguments)
@@ -80,9 +90,14 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     )  # fmt: skip
     show.set_defaults(run=_config)
 
-    _add_token(commands, configured)
-
     chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    token = commands.add_parser(
+        "token", parents=[configured], help="make a token for one person",
+        description="Print a token (JWT) for one person in one room, signed with auth.secret.",
+    )  # fmt: skip
+    if chosen == "token":
+        _add_token(token)
+
     for name, module_name, summary in PARTS:
         if _exists(module_name):
             part = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -100,16 +115,10 @@ def _exists(module_name: str) -> bool:
         return False
 
 
-def _add_token(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parent: argparse.ArgumentParser
-) -> None:
+def _add_token(token: argparse.ArgumentParser) -> None:
     from mixer.http.auth import DEFAULT_TTL_S, MAX_TTL_S
     from mixer.room import Role
 
-    token = commands.add_parser(
-        "token", parents=[parent], help="make a token for one person",
-        description="Print a token (JWT) for one person in one room, signed with auth.secret.",
-    )  # fmt: skip
     token.add_argument("--room", required=True, help="name of the room, or * for all")
     token.add_argument("--role", required=True, choices=get_args(Role))
     token.add_argument("--name", default="", help="name to show")
@@ -122,13 +131,15 @@ def _add_token(
 
 
 def _settings(args: argparse.Namespace) -> config.Settings:
+    from mixer import config
+
     return config.load(file=args.config, assignments=args.assignments)
 
 
 def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
-    from mixer import log
+    from mixer import config, log
     from mixer.service import run
 
     settings = config.with_secrets(_settings(args))
@@ -160,11 +171,14 @@ Open {base}/r/demo in two tabs. No one there to talk to? Add four synthetic call
 
 
 def _config(args: argparse.Namespace) -> int:
+    from mixer import config
+
     print(config.to_toml(_settings(args)), end="")
     return 0
 
 
 def _token(args: argparse.Namespace) -> int:
+    from mixer import config
     from mixer.http.auth import MAX_TTL_S, issue
     from mixer.http.rooms import new_subject
 

@@ -1,6 +1,6 @@
 """``mosaique compose``: files in, one composed file out, by the same scene, compositor and mixer as a live room.
 
-Two threads: one decodes all pictures a few ticks ahead, the other scales, composes, mixes and encodes. Time is
+Two threads: one decodes all pictures a few ticks ahead, the other composes, mixes and encodes. Time is
 the files' own: every input starts at zero, tick n is shown at n / fps, the picture shown is the newest that
 is not in the future.
 """
@@ -38,7 +38,7 @@ from mixer.compose_timeline import compose_recording
 from mixer.errors import ConfigError, InvalidBody
 from mixer.media import TICK_S
 from mixer.replay import Replay, parse_events
-from mixer.video.layout import CanvasBody, LayoutBody, Preset, Source, arrange, check, parse_layout
+from mixer.video.layout import CanvasBody, LayoutBody, Preset, Source, Tile, arrange, check, parse_layout
 from mixer.video.picture import Picture
 from mixer.video.rendition import RENDITIONS
 from mixer.video.scene import Feed, Scene
@@ -88,7 +88,7 @@ def compose_files(
         mosaic = _Mosaic(body, names, videos)
         if body.preset == "grid":  # where nobody changes places
             for name, video in zip(names, videos, strict=True):
-                video.tile_width = mosaic.width_of(name)
+                video.tile = mosaic.tile_of(name)
         # From here on the pictures belong to the decoding thread.
         ahead = stack.enter_context(closing(Ahead(videos, body.canvas.fps)))
         try:
@@ -119,9 +119,9 @@ class _Mosaic:
         self._speaker: str | None = None
         self._rearrange()
 
-    def width_of(self, name: str) -> int | None:
-        """How wide the input is shown now, pixels; None when it isn't."""
-        return next((tile.width for tile in self._scene.tiles if tile.participant == name), None)
+    def tile_of(self, name: str) -> Tile | None:
+        """Where the input is shown now; None when it isn't."""
+        return next((tile for tile in self._scene.tiles if tile.participant == name), None)
 
     def draw(self, tick: Tick, speaker: str | None, now: float) -> Picture:
         """The canvas of this tick."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from mixer.compose_io import ComposeFailed
 from mixer.replay import MAX_TIMELINE_BYTES
-from recording.tracks import FOLDER, is_track
+from recording.tracks import FOLDER, JOURNAL, is_track
 
 _TIMELINE: Final = "data/timeline.jsonl"
 _MARGIN: Final = 2  # of the disk: the tracks that are taken out, and the film that is made of them
@@ -24,6 +24,7 @@ class RecordedPackage:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self.timeline = b""
+        self.clocks = b""  # of ``tracks.jsonl``
         self.tracks: dict[str, Path] = {}  # by their path in the package
 
     def __enter__(self) -> RecordedPackage:
@@ -43,6 +44,8 @@ class RecordedPackage:
                 package._add(path)
             if timeline is not None:
                 package.timeline = _read(timeline)
+                beside = timeline.with_name(Path(JOURNAL).name)
+                package.clocks = _read(beside) if beside.is_file() else package.clocks
         except BaseException:
             package._stack.close()
             raise
@@ -69,6 +72,8 @@ class RecordedPackage:
         self.tracks |= {name: path for name, path in tracks.items() if is_track(name)}
         if (root / _TIMELINE).is_file():
             self.timeline = _read(root / _TIMELINE)
+        if (root / JOURNAL).is_file():
+            self.clocks = _read(root / JOURNAL)
 
     def _add_zip(self, path: Path) -> None:
         """A bag as the archive gives it: one folder, and the package in it. Only what it must have is taken out."""
@@ -77,10 +82,10 @@ class RecordedPackage:
                 found = {}
                 for item in bag.infolist():
                     name = item.filename.partition("/")[2]
-                    if name == _TIMELINE or is_track(name):
+                    if name in {_TIMELINE, JOURNAL} or is_track(name):
                         found[name] = item
-                if _TIMELINE in found and found[_TIMELINE].file_size <= MAX_TIMELINE_BYTES:
-                    self.timeline = bag.read(found.pop(_TIMELINE))
+                self.timeline = _member(bag, found.pop(_TIMELINE, None))
+                self.clocks = _member(bag, found.pop(JOURNAL, None))
                 folder = Path(
                     self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mosaique-compose-"))
                 )
@@ -98,6 +103,14 @@ class RecordedPackage:
                     self.tracks[name] = taken
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
             raise ComposeFailed(f"{path} cannot be read: {error}") from error
+
+
+def _member(bag: zipfile.ZipFile, item: zipfile.ZipInfo | None) -> bytes:
+    """A journal, one byte more than it may have at most."""
+    if item is None:
+        return b""
+    with bag.open(item) as source:
+        return source.read(MAX_TIMELINE_BYTES + 1)
 
 
 def _read(path: Path) -> bytes:

@@ -21,7 +21,7 @@ from mixer.compose_io import Ahead, Composed, ComposeFailed, Tick, Writer
 from mixer.compose_package import RecordedPackage
 from mixer.compose_tracks import TrackPictures, TrackVoice
 from mixer.media import AUDIO_CLOCK_HZ, TICK_S
-from mixer.replay import Replay
+from mixer.replay import SCREEN_SUFFIX, Replay, Waits
 from mixer.trackclock import MIX_S
 from mixer.video.layout import CanvasBody, LayoutBody, arrange
 from mixer.video.output import Frames
@@ -51,9 +51,10 @@ def compose_recording(
     files = _files(replay, package)
     if not files:
         raise ComposeFailed('there are no tracks: record with "tracks": true, or name the folder they are in')
+    waits = Waits(package.clocks)
     with ExitStack() as stack:
         pictures = {
-            source: stack.enter_context(closing(TrackPictures(paths)))
+            source: stack.enter_context(closing(TrackPictures(paths, _lateness(waits, source))))
             for (source, sound), paths in files.items()
             if not sound
         }
@@ -67,7 +68,7 @@ def compose_recording(
         )
         stack.callback(writer.close)
         stage = _Stage(replay, pictures, canvas)
-        mix = _Mix(replay, voices, writer)
+        mix = _Mix(replay, waits, voices, writer)
         ahead = stack.enter_context(closing(Ahead(list(pictures.values()), canvas.fps)))
         frames = max(1, round(replay.ends_s * canvas.fps))
         try:
@@ -125,8 +126,9 @@ class _Stage:
 class _Mix:
     """The live bridge over the tracks' packets."""
 
-    def __init__(self, replay: Replay, voices: dict[str, TrackVoice], writer: Writer) -> None:
+    def __init__(self, replay: Replay, waits: Waits, voices: dict[str, TrackVoice], writer: Writer) -> None:
         self._replay = replay
+        self._waits = waits
         self._voices = voices
         self._writer = writer
         self._bridge = AudioBridge()
@@ -151,6 +153,7 @@ class _Mix:
         person = self._replay.people.get(name)
         if name in self._in and person is not None:
             self._bridge.set_input(name, volume=person.volume)
+            self._bridge.delay(name, self._waits.at(name, due_s) * 1000)  # and the pictures, by as much
         for packet in voice.until(due_s):
             self._bridge.push(
                 name,
@@ -165,6 +168,11 @@ class _Mix:
     def _take(self, pcm: NDArray[np.float32], pts: int) -> None:
         if pts >= _LEAD_TICKS * TICK_S * AUDIO_CLOCK_HZ:
             self._writer.sound(pcm)
+
+
+def _lateness(waits: Waits, source: str) -> Callable[[float], float]:
+    participant = source.removesuffix(SCREEN_SUFFIX)
+    return lambda at_s: waits.at(participant, at_s) - MIX_S
 
 
 def _files(replay: Replay, package: RecordedPackage) -> dict[tuple[str, bool], list[Path]]:

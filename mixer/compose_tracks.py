@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,12 @@ _LOST_S: Final = 0.12  # a shorter hole is packets that were lost, a longer one 
 class TrackPictures:
     """The pictures of one source in its files, by the recording's time. As ``compose_io.Ahead`` takes its inputs."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    picture_bytes: Final = 1280 * 720 * 3 // 2
+    """About: participants are asked for no more than that."""
+
+    def __init__(self, files: Sequence[Path], later_s: Callable[[float], float] = lambda _: 0.0) -> None:
+        """``later_s``: how much later than its time in the file a picture was shown, by that time."""
+        self._later_s = later_s
         self._frames = self._decode(files)
         self._next: tuple[float, av.VideoFrame] | None = None
         self._begun = False
@@ -64,7 +69,8 @@ class TrackPictures:
     def _of(self, packet: av.Packet[av.video.stream.VideoStream]) -> Iterator[tuple[float, av.VideoFrame]]:
         try:
             for frame in packet.decode():
-                yield frame.time or 0.0, frame
+                at_s = frame.time or 0.0
+                yield at_s + self._later_s(at_s), frame
         except av.error.InvalidDataError as error:
             self.broken = str(error)  # one picture of rubbish; the decoder goes on
 

@@ -35,6 +35,7 @@ from pydantic import (
 from mixer.errors import ConfigError
 from recording.errors import EndpointRefused
 from recording.placement import BadPlace, Place, Places, key_bytes, place
+from turn.policy import BadRule, parse_rule
 
 ENV_PREFIX: Final = "MOSAIQUE_"
 DEFAULT_FILE: Final = "mosaique.toml"
@@ -80,11 +81,12 @@ def _split_commas(value: object) -> object:
     return value
 
 
-def _check_network(value: str) -> str:
+def _check_peer(value: str) -> str:
     try:
-        return str(ipaddress.ip_network(value))
-    except ValueError as error:
-        raise ValueError(f"takes networks in CIDR form, like 10.1.0.0/16: {error}") from None
+        parse_rule(value)
+    except BadRule as error:
+        raise ValueError(f"takes networks in CIDR form, addresses, or address:port: {error}") from None
+    return value
 
 
 def _check_turn_url(value: str) -> str:
@@ -232,16 +234,48 @@ class SipSettings(_Listener):
 
 
 class TurnSettings(_Listener):
-    """The relay: ours, someone else's, or none. ``secret`` may hold several, separated by commas, newest first."""
+    """The relay: ours, someone else's, or none. ``secret`` may hold several, separated by commas, newest first; left
+    out, one is generated. ``public_host``: what clients call the relay; left out, ``media.public_ip``, or the host
+    that they asked. ``tls_443``: TLS on port 443 as well. ``max_kbps``: of one allocation, each way. The rest bounds
+    what the embedded relay, or one that ``mosaique turn-config`` configures, gives away.
+    """
 
     enabled: bool = True
     mode: Literal["embedded", "coturn", "eturnal", "off"] = "embedded"
     host: str = "0.0.0.0"  # noqa: S104 - a relay is for those outside; its policy is closed by default
     port: Port = 3478
     tls_port: Port = 5349
+    tls_443: bool = False
+    public_host: str | None = None
     secret: SecretStr | None = None
     urls: CommaList = ()
     allowed_peers: CommaList = ()
+    realm: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,126}$")] = "mosaique"
+    relay_ports: Ports = range(49152, 65536)  # RFC 8656 section 7.2: the dynamic ports
+    max_allocations: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    # A page has two connections, and a browser allocates for each by each of up to four URLs before it knows
+    # whether it needs a relay at all; for a moment, while it reconnects, twice that.
+    user_quota: Annotated[int, Field(ge=1, le=1000)] = 16
+    max_kbps: Annotated[int, Field(ge=64, le=1_000_000)] = 4000  # three times the wire of `high`
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server starts a relay of its own."""
+        return self.enabled and self.mode == "embedded"
+
+    @property
+    def is_used(self) -> bool:
+        """Whether clients are told of a relay, ours or another."""
+        return self.enabled and self.mode != "off"
+
+    @field_validator("public_host")
+    @classmethod
+    def _public_host(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if "," in value:
+            raise ValueError("takes one name or address")
+        return _check_hosts(value)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -262,7 +296,7 @@ class TurnSettings(_Listener):
     @field_validator("allowed_peers")
     @classmethod
     def _allowed_peers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_check_network(network) for network in value)
+        return tuple(_check_peer(peer) for peer in value)
 
 
 class ArchiveSettings(_Section):
@@ -355,7 +389,7 @@ class ArchiveSettings(_Section):
             return getattr(self, which + name)
 
         try:
-            return place(
+            found = place(
                 value("url"),
                 provider=value("provider"),
                 endpoint=value("endpoint"),
@@ -364,9 +398,13 @@ class ArchiveSettings(_Section):
                 secret_key=value("secret_key"),
                 sse_c_key=value("sse_c_key"),
                 jurisdiction=self.jurisdiction,
+                lock_mode="COMPLIANCE" if self.retention_mode == "compliance" else "GOVERNANCE",
                 ca_file=str(self.ca_file or ""),
                 encrypt_key=self.encrypt_key if self.encrypt else None,
             )
+            # What nobody may shorten here nobody may shorten there.
+            compliance = {"lock_mode": "COMPLIANCE"} if self.retention_mode == "compliance" else {}
+            return found.model_copy(update=compliance)
         except BadPlace as error:
             raise ValueError(f"{which}{error.field}: {error}") from None
         except EndpointRefused as error:
@@ -586,12 +624,16 @@ def with_secrets(settings: Settings) -> Settings:
         generated["admin_token"] = SecretStr(_kept(make_data_dir(settings) / "admin-token"))
     if settings.auth.secret is None:
         generated["secret"] = SecretStr(_kept(make_data_dir(settings) / "token-secret"))
-    archive = settings.archive
-    if archive.encrypt and archive.encrypt_key is None:
+    update: dict[str, BaseModel] = {}
+    if generated:
+        update["auth"] = settings.auth.model_copy(update=generated)
+    if settings.turn.is_used and not settings.turn.secrets:
+        secret = SecretStr(_kept(make_data_dir(settings) / "turn-secret"))
+        update["turn"] = settings.turn.model_copy(update={"secret": secret})
+    if settings.archive.encrypt and settings.archive.encrypt_key is None:
         key = SecretStr(_kept(make_data_dir(settings) / "archive-encryption-key"))
-        archive = archive.model_copy(update={"encrypt_key": key})
-    auth = settings.auth.model_copy(update=generated)
-    return settings.model_copy(update={"auth": auth, "archive": archive})
+        update["archive"] = settings.archive.model_copy(update={"encrypt_key": key})
+    return settings.model_copy(update=update) if update else settings
 
 
 def _kept(path: Path) -> str:

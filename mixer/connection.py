@@ -11,14 +11,13 @@ from typing import Any, Final, Protocol
 from mixer.ladder import FecPolicy, Ladder, rungs
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.rtp.packet import RtpPacket
 from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.peer import Peer, PeerFactory
 
 # `auto` begins where a line that turns out narrow is not stuffed for seconds: a keyframe of `medium` is 19 kB, of
-# `high` 75. It also measures the line, so a good one is at `high` half a second later. Peers that measure nothing
-# are programs on good lines as a rule; they begin at the top and fall by the loss that they report.
+# `high` 75. It also measures the line, so a good one is at `high` half a second later. Sound alone needs no such care.
 FIRST: Final = "medium"
 FALLBACK: Final = "high"
 
@@ -38,8 +37,8 @@ class ConnectionRoom(Protocol):
 
     def keyframe_wanted(self, connection: Connection) -> None: ...
 
-    def adapted(self, connection: Connection) -> None:
-        """Its ``rendition`` or its ``fec`` has changed: what it is sent should follow."""
+    def adapted(self, connection: Connection, before: Rendition) -> None:
+        """Its ``rendition`` (it was ``before``) or its ``fec`` has changed: what it is sent should follow."""
 
 
 @dataclass(eq=False)
@@ -73,7 +72,7 @@ class Connection:
         self.peer = factory.peer(self, send=True, receive=self.publishes, measure=self.asked == "auto")
         sdp = await self.peer.accept(offer)
         if self.asked == "auto" and self.listens:
-            if self.peer.measures_line:
+            if self.peer.sends_video is not None:
                 self.rendition = RENDITIONS[FIRST]
             steps = rungs(video=self.peer.sends_video is not None)
             self._ladder = Ladder(steps, self.rendition, factory.clock())
@@ -112,8 +111,8 @@ class Connection:
             self.peer.hold_pictures()
         self._held = self.peer.holds_pictures
         if rendition is not self.rendition or fec != self.fec or (held and not self._held):
-            self.rendition, self.fec = rendition, fec
-            self.room.adapted(self)
+            before, self.rendition, self.fec = self.rendition, rendition, fec
+            self.room.adapted(self, before)
 
     def on_closed(self, reason: str) -> None:
         """Once, whoever closed it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from mixer.audio.bridge import AudioBridge
@@ -26,6 +27,7 @@ RenditionKey = tuple[str, VideoCodec]
 
 RECORDED: Final[RenditionKey] = ("high", "H264")
 RECORDED_APART: Final[RenditionKey] = (APART.name, "H264")
+LONG_MS: Final = 20  # packets of more are of renditions that count every bit
 RECORDING_KEYFRAME_S: Final = 2.0  # seeking in the archive lands within two seconds
 
 
@@ -157,7 +159,11 @@ class Distribution:
     def stats(self, encoders: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's ``renditions``; ``encoders``: of ``Canvas.stats``."""
         return {
-            _label(name, codec): {**encoders.get(f"{name} {codec}", {}), "viewers": len(fanout)}
+            _label(name, codec): {
+                **encoders.get(f"{name} {codec}", {}),
+                "viewers": len(fanout),
+                "keyframes_forced": fanout.keyframes_forced,
+            }
             for (name, codec), fanout in self._fanouts.items()
         }
 
@@ -203,7 +209,7 @@ class Distribution:
         if codec is None or sound is None:
             return
         rendition = connection.rendition
-        repeats = rendition.repeats if connection.fec and connection.peer.repeats_audio else ()
+        repeats = self._repeats(connection)
         bitrate_bps = rendition.repeated_bps if repeats else rendition.audio_bps
         # what is sent again whole needs no FEC
         fec = connection.fec and not repeats
@@ -214,7 +220,7 @@ class Distribution:
         output = sound.begin()
         self._bridge.add_output(
             _output_key(connection, output),
-            lambda frame: sound.take(output, frame),
+            partial(sound.take, output),
             codec=codec,
             minus=connection.minus,
             ptime_ms=rendition.audio_ptime_ms,
@@ -222,6 +228,15 @@ class Distribution:
             fec=fec,
             repeats=repeats,
         )
+
+    @staticmethod
+    def _repeats(connection: Connection) -> tuple[int, ...]:
+        """Which packets of sound each one carries again. Where two copies would halve a rate that is small already,
+        whoever can ask for what it lost gets that instead."""
+        peer, rendition = connection.peer, connection.rendition
+        if not connection.fec or not peer.repeats_audio:
+            return ()
+        return () if rendition.audio_ptime_ms > LONG_MS and peer.resends_audio else rendition.repeats
 
     @staticmethod
     def _key(connection: Connection) -> RenditionKey | None:

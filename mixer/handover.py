@@ -45,7 +45,10 @@ class SoundHandover:
 
     def take(self, output: int, frame: EncodedAudio) -> None:
         """A packet of output ``output``, in order."""
-        if output == self._coming:
+        if output == self._playing and self._border is None and self._from is None:
+            self._samples = frame.samples
+            self._send(frame)
+        elif output == self._coming:
             self._coming_samples = frame.samples
             if self._border is None and self._samples:
                 step = lcm(frame.samples, self._samples)

@@ -28,6 +28,7 @@ from mixer.video.canvas import Canvas
 from mixer.video.demand import KEPT, Asking, Demand
 from mixer.video.lane import DecodeLane
 from mixer.video.steady import Steady
+from recording.timeline import USUAL_WAIT_MS
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,8 @@ SCREEN_SUFFIX: Final = "#screen"  # '#' never occurs in a participant id, so a s
 SCREEN_GONE_S: Final = 5.0
 # A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
 # after 5 s without a picture the contract shows none anyway.
+
+HEEDLESS: Final = 1.5  # times the pixels that it was asked for: encoders have a few sizes to choose from
 
 
 class Intake:
@@ -162,8 +165,16 @@ class Intake:
         """A packet of voice."""
         if self._is_current(connection):
             if self._tracks is not None:
-                taken_s = connection.peer.sender_time("audio", packet.timestamp)
-                self._tracks.heard(connection.participant.id, packet, codec, taken_s, now)
+                participant = connection.participant.id
+                head = self._bridge.playhead(participant, now)
+                self._tracks.heard(
+                    participant,
+                    packet,
+                    codec,
+                    taken_s=connection.peer.sender_time("audio", packet.timestamp),
+                    now=now,
+                    wait_ms=head[1] if head is not None else USUAL_WAIT_MS,
+                )
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
                 connection.participant.id,
@@ -226,6 +237,17 @@ class Intake:
         """Whether pictures of ``source`` are expected."""
         return source in self._lanes
 
+    def will_send_px(self, source: str, wanted: Demand) -> int | None:
+        """Pixels of its pictures once it is asked for ``wanted``. Who sends more than it is asked for goes on with that;
+        ``None``: it sends no picture.
+        """
+        lane = self._lanes.get(source)
+        if lane is None:
+            return None
+        asked, later = self._asking.asked(source), wanted.width * wanted.height
+        now = lane.size[0] * lane.size[1]
+        return max(now, later) if now > HEEDLESS * asked.width * asked.height else later
+
     def show(self, demands: Mapping[str, Demand], now: float) -> None:
         """What is seen of each source. The others are not decoded; all are asked for what they are worth. While
         tracks are kept, who is not seen is worth a picture, too.
@@ -237,7 +259,7 @@ class Intake:
                 self._asking.refuse(source, now)
         wanted = demands
         if self._tracks is not None:
-            wanted = {source: demands.get(source, KEPT) for source in self._lanes}
+            wanted = {**dict.fromkeys(filter(self._is_kept, self._lanes), KEPT), **demands}
         for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
@@ -277,6 +299,11 @@ class Intake:
         }
 
     # --- inside
+
+    def _is_kept(self, source: str) -> bool:
+        """Whether a track of ``source`` is kept: not of who refuses, nor of a hidden camera."""
+        entry = self._entries[source.removesuffix(SCREEN_SUFFIX)]
+        return entry.recorded and not (entry.video_muted and source == entry.id)
 
     def _is_current(self, connection: Connection) -> bool:
         return self._publishers.get(connection.participant.id) is connection

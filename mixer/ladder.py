@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.video.rendition import RENDITIONS, Rendition
 
 DOWN: Final = 0.8
@@ -35,7 +35,7 @@ FALL_S: Final = 5.0  # a fall takes so long at most: it may find the line's rate
 CALM_S: Final = 60.0
 _AUDIO_PACKET: Final = 58  # bytes beside the coded sound: IP, UDP, RTP with one extension, SRTP's tag
 
-FEC_ON: Final = 0.01  # of packets lost: measured, a line that loses 2 % is seen as one of 1.2 to 3; without FEC 2 % are heard
+FEC_ON: Final = 0.01  # of packets lost: a line that loses 2 %, which is heard, is seen as one of 1 to 3 %
 FEC_OFF: Final = 0.005
 FEC_HOLD_S: Final = 20.0  # below it for so long: each change is a new encoder
 

@@ -146,6 +146,12 @@ class GetSnapshot(Message):
     op: Literal["snapshot"] = "snapshot"
 
 
+class GetMedia(Message):
+    """Where the worker's media sockets are; answered by ``Media``. They stay there as long as it lives."""
+
+    op: Literal["media"] = "media"
+
+
 class GetStats(Message):
     """Counters of the room, the contract's ``stats`` body."""
 
@@ -176,7 +182,7 @@ class Drain(Message):
 
 Request = Annotated[
     Offer | Trickle | HangUp | SetLayout | SetParticipant | RemoveParticipant | GetPreview | GetSnapshot
-    | GetStats | StartRecording | ChangeRecording | Drain,
+    | GetMedia | GetStats | StartRecording | ChangeRecording | Drain,
     Field(discriminator="op"),
 ]  # fmt: skip
 
@@ -213,6 +219,22 @@ class Snapshot(Message):
     png: bytes
 
 
+class MediaSocket(Message):
+    """One bound UDP socket: its port, and the addresses that candidates name for it, best first. ``public_ip``: the
+    one among them that is a NAT's in front of this machine."""
+
+    port: int
+    addresses: tuple[str, ...]
+    public_ip: str | None = None
+
+
+class Media(Message):
+    """The worker's media sockets."""
+
+    answer: Literal["media"] = "media"
+    sockets: tuple[MediaSocket, ...]
+
+
 class Stats(Message):
     """The contract's stats body."""
 
@@ -229,7 +251,9 @@ class Failure(Message):
     details: dict[str, Any] = {}
 
 
-Answer = Annotated[Done | OfferAnswer | Preview | Snapshot | Stats | Failure, Field(discriminator="answer")]
+Answer = Annotated[
+    Done | OfferAnswer | Preview | Snapshot | Media | Stats | Failure, Field(discriminator="answer")
+]
 
 
 # --- events ----------------------------------------------------------------------------------------------
@@ -249,6 +273,16 @@ class SpeakingChanged(Message):
     event: Literal["speaking-changed"] = "speaking-changed"
     speaking: tuple[str, ...]
     speaker: str | None
+
+
+class RenditionChanged(Message):
+    """A viewer with `auto` was moved from one rendition to another, as its line asked for."""
+
+    event: Literal["rendition-changed"] = "rendition-changed"
+    session: str
+    participant: str
+    before: str
+    rendition: str
 
 
 class LoadChanged(Message):
@@ -291,7 +325,13 @@ class WorkerDied(Message):
 
 
 Event = Annotated[
-    SessionClosed | SpeakingChanged | LoadChanged | RecordingAlert | RecordingLost | WorkerDied,
+    SessionClosed
+    | SpeakingChanged
+    | RenditionChanged
+    | LoadChanged
+    | RecordingAlert
+    | RecordingLost
+    | WorkerDied,
     Field(discriminator="event"),
 ]
 

@@ -87,6 +87,6 @@ class RecorderTap:
             self._recorder.write_audio(data, packet_pts)
         self._recorder.close(pts_90k)
 
-    def stats(self) -> dict[str, Any]:
-        """Depth and losses of the recorder's queue, bytes written, alerts."""
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Depth and losses of the recorder's two queues, bytes written, alerts."""
         return self._recorder.stats()

@@ -32,6 +32,7 @@ from mixer.errors import (
 from mixer.events import EventHub
 from mixer.host.port import RoomHost
 from mixer.overload import FULL_AT
+from mixer.relay_book import RelayBook
 from mixer.room import Participant, ParticipantPatch, Role, Room, RoomCreate, RoomPatch
 from mixer.video.layout import LayoutBody, check
 
@@ -71,10 +72,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class SessionCreated:
-    """What a WHIP or WHEP POST is answered with."""
+    """What a WHIP or WHEP POST is answered with. ``subject``: for whom a relay works for this session."""
 
     id: str
     sdp: str
+    subject: str
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class _Session:
     participant: str | None
     publish: bool
     owner: str
+    subject: str
 
 
 DeskState = Literal["recording", "paused", "incomplete", "sealing", "failed"]
@@ -112,6 +115,7 @@ class Registry:
         *,
         auto_create: bool = False,
         max_participants: int = 100,
+        relay_book: RelayBook | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._host = host
@@ -120,6 +124,7 @@ class Registry:
         self._auto_create = auto_create
         self._max_participants = max_participants
         self._now = now
+        self._book = relay_book or RelayBook()
         self._rooms: dict[str, Room] = {}
         self._sessions: dict[str, _Session] = {}
         self._live: set[str] = set()
@@ -210,10 +215,9 @@ class Registry:
                 await self._finish_recording(room, "the room was ended")
         async with self._locks[name]:
             self._rooms.pop(name, None)
-            self._live.discard(name)
+            self._lost(name)
             await self._host.close(name, grace_s=CLOSE_GRACE_S)
-        for session in [s for s in self._sessions.values() if s.room == name]:
-            self._sessions.pop(session.id, None)
+        self._drop_sessions_of(name)
         for table in (self._locks, self._idle_since, self._empty_since, self._crashes, self._loads):
             table.pop(name, None)
         self._locks.pop(f"{name} recording", None)
@@ -271,14 +275,17 @@ class Registry:
             protocol.OfferAnswer,
         )
         participates = publish or caller.role in {"participant", "moderator"}
-        session = _Session(session_id, room.name, entry.id if participates else None, publish, caller.sub)
+        session = _Session(
+            session_id, room.name, entry.id if participates else None, publish, caller.sub, entry.id
+        )
         await self._replace_older(session)
         self._sessions[session_id] = session
+        self._book.session_began(session.subject)
         if participates:
             self._admit(room, entry, caller.role)
         if publish:
             await self._record_if_set(room)
-        return SessionCreated(session_id, answer.sdp)
+        return SessionCreated(session_id, answer.sdp, session.subject)
 
     async def _record_if_set(self, room: Room) -> None:
         """Start the recording that the room's setting asks for. Failing to is no reason to refuse people."""
@@ -303,7 +310,7 @@ class Registry:
     async def hang_up(self, session_id: str, caller: Caller) -> None:
         """End a session for good: who has no other one has left. Raises ``NotFound``, ``NotAllowed``."""
         session = self._own_session(session_id, caller)
-        self._sessions.pop(session_id, None)
+        self._drop_session(session_id)
         with contextlib.suppress(NotFound, WorkerLost):
             await self._host.ask(session.room, protocol.HangUp(session=session_id))
         await self._left_behind(session, "hung up")
@@ -381,7 +388,7 @@ class Registry:
             and s.participant == session.participant
         ]
         for old in older:
-            self._sessions.pop(old.id, None)
+            self._drop_session(old.id)
             with contextlib.suppress(NotFound, WorkerLost):
                 await self._host.ask(old.room, protocol.HangUp(session=old.id, reason="replaced"))
 
@@ -392,6 +399,17 @@ class Registry:
         if session.owner != caller.sub and not rules_room:
             raise NotAllowed("this session belongs to someone else")
         return session
+
+    def _drop_session(self, session_id: str) -> _Session | None:
+        """Forget a session; the relay hears when its subject has none left."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._book.session_ended(session.subject, asyncio.get_running_loop().time())
+        return session
+
+    def _drop_sessions_of(self, room_name: str) -> None:
+        for session in [s for s in self._sessions.values() if s.room == room_name]:
+            self._drop_session(session.id)
 
     async def _left_behind(self, session: _Session, reason: str) -> None:
         """A session is over: its participant leaves with the last one, or stops publishing."""
@@ -442,7 +460,8 @@ class Registry:
         participant = room.participant(participant_id)
         for session in [s for s in self._sessions.values() if s.room == room_name]:
             if session.participant == participant_id:
-                self._sessions.pop(session.id, None)
+                self._drop_session(session.id)
+        self._book.removed(participant_id)
         await self._forget(room, participant, "removed by a moderator")
 
     # --- layout and pictures --------------------------------------------------------------------------------
@@ -599,6 +618,17 @@ class Registry:
                 raise NotFound(f"room {room.name} has ended")
             await self._host.open(room.state(self._settings))
             self._live.add(room.name)
+            # Before the first answer names these sockets to a browser: a relay that does not know them yet would
+            # refuse, and the browser would not ask again.
+            media = await self._host.ask(room.name, protocol.GetMedia())
+            if isinstance(media, protocol.Media):
+                self._book.room_opened(room.name, media.sockets)
+
+    def _lost(self, room_name: str) -> None:
+        """The room has no worker any more, or is about to have none."""
+        self._live.discard(room_name)
+        self._loads.pop(room_name, None)
+        self._book.room_closed(room_name)
 
     async def _listen(self) -> None:
         while True:
@@ -614,7 +644,7 @@ class Registry:
     async def _heard(self, room: Room, event: protocol.Event) -> None:
         match event:
             case protocol.SessionClosed():
-                session = self._sessions.pop(event.session, None)
+                session = self._drop_session(event.session)
                 if session is not None:
                     await self._left_behind(session, event.reason)
             case protocol.SpeakingChanged():
@@ -622,6 +652,9 @@ class Registry:
                 self.hub.publish(
                     "speaker.changed", room.name, speaking=list(event.speaking), speaker=event.speaker
                 )
+            case protocol.RenditionChanged():
+                told = event.model_dump(include={"session", "before", "rendition"})
+                self.hub.publish("viewer.rendition", room.name, id=event.participant, **told)
             case protocol.LoadChanged():
                 self._load_changed(room, event)
             case protocol.RecordingAlert():
@@ -656,11 +689,9 @@ class Registry:
             return
         now = asyncio.get_running_loop().time()
         log.error("worker.died", room=room.name, epoch=event.epoch, detail=event.detail)
-        self._live.discard(room.name)
-        self._loads.pop(room.name, None)
+        self._lost(room.name)
         self.restarts += 1
-        for session in [s for s in self._sessions.values() if s.room == room.name]:
-            self._sessions.pop(session.id, None)
+        self._drop_sessions_of(room.name)
         for participant in room.participants.values():
             participant.absent_since = now
             participant.speaking = False
@@ -729,8 +760,7 @@ class Registry:
     async def _retire(self, room: Room) -> None:
         async with self._locks[room.name]:
             if room.name in self._idle_since and room.name in self._live:
-                self._live.discard(room.name)
-                self._loads.pop(room.name, None)
+                self._lost(room.name)
                 await self._host.close(room.name, grace_s=CLOSE_GRACE_S)
 
 

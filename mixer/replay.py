@@ -7,6 +7,7 @@ are those of the live room at every picture.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,7 +15,14 @@ from typing import Any, Final
 from mixer.errors import InvalidBody, MosaiqueError
 from mixer.video.layout import LayoutBody, Source, check, parse_layout
 from recording.errors import BadPackage
-from recording.timeline import NOT_RECORDED, RECORDED, TimelineEvent, read_timeline
+from recording.timeline import (
+    NOT_RECORDED,
+    RECORDED,
+    USUAL_WAIT_MS,
+    TimelineEvent,
+    read_timeline,
+    sound_lines,
+)
 from recording.tracks import is_track
 
 SCREEN_SUFFIX: Final = "#screen"  # as the live room names the source of a shared screen
@@ -22,6 +30,7 @@ MAX_TIMELINE_BYTES: Final = (
     64 * 1024 * 1024
 )  # a day of a room where someone begins to speak each second: 10 MB
 MAX_LENGTH_S: Final = 7 * 24 * 3600.0
+MAX_WAIT_MS: Final = 200.0  # as live: `playout` lets nobody wait longer (`arrival.MAX_FLOOR`)
 MAX_PEOPLE: Final = 10_000
 _ROUNDING_S: Final = 0.0005  # times are written in milliseconds
 
@@ -75,6 +84,28 @@ def parse_events(data: bytes) -> list[TimelineEvent]:
     return sorted(events, key=lambda event: event.t)  # stable: what happened at one instant stays in order
 
 
+class Waits:
+    """How long the mix let each participant's sound wait, from a package's ``tracks.jsonl``; as usual without one.
+
+    Lines that cannot be read, and all after them, are passed over: without them people are a few pictures early.
+    """
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._times: dict[str, list[float]] = {}
+        self._waits: dict[str, list[float]] = {}
+        for event in read_timeline(sound_lines(data[:MAX_TIMELINE_BYTES])):
+            participant = event.fields.get("participant")
+            if event.event == "wait" and isinstance(participant, str):
+                self._times.setdefault(participant, []).append(event.t)
+                wait_ms = min(MAX_WAIT_MS, max(0.0, _number(event.fields.get("ms"), USUAL_WAIT_MS)))
+                self._waits.setdefault(participant, []).append(wait_ms / 1000)
+
+    def at(self, participant: str, now_s: float) -> float:
+        """Seconds, for what belongs to ``now_s`` of the recording."""
+        place = bisect_right(self._times.get(participant, ()), now_s)
+        return self._waits[participant][place - 1] if place else USUAL_WAIT_MS / 1000
+
+
 class Replay:
     """See the module. ``layout``: instead of the layouts of the timeline. Raises BadTimeline for a layout in it that
     cannot be.
@@ -111,7 +142,7 @@ class Replay:
         return any(start <= now_s < end for start, end in self._gaps)
 
     def sources(self) -> list[Source]:
-        """As ``arrange`` takes them, in join order."""
+        """As ``arrange`` takes them, in join order; without those who refused to be recorded."""
         found = []
         for name, person in self.people.items():
             if not person.recorded:

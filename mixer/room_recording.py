@@ -136,6 +136,6 @@ class RoomRecording:
         if self._tap is not None:
             self._tap.event(event, self._pts(), **fields)
 
-    def stats(self) -> dict[str, Any] | None:
-        """Depth and losses of the recorder's queue; None when nothing is recorded."""
-        return self._tap.stats() if self._tap is not None else None
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """The recorder's queues, for the contract's ``queues``; none while nothing is recorded."""
+        return self._tap.stats() if self._tap is not None else {}

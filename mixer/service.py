@@ -25,6 +25,8 @@ from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
 from mixer.priority import lower
 from mixer.registry import DeskState, Registry
+from mixer.relay import RelayProcess
+from mixer.relay_book import RelayBook
 from recording.archive import Archive
 from recording.errors import EndpointRefused, RecordingLive, WrongState
 from recording.holdings import Holdings
@@ -38,6 +40,7 @@ log = structlog.get_logger(__name__)
 DRAIN_S: Final = 10.0  # contract section 1: SIGTERM to exit
 ROOMS_DRAIN_S: Final = 4.0  # of the ten: sealing the spools; then the archiver gets what is left
 ARCHIVER_DRAIN_S: Final = 4.0
+RELAY_DRAIN_S: Final = 1.0  # who it served is hung up by then: nothing is left to carry
 ARCHIVER_RESTART_S: Final = 1.0
 KEEPER_DRAIN_S: Final = 3.0  # it copies the audit log once more; what it does not get to, the next start does
 KEEPER_EVERY_S: Final = 1.0
@@ -186,6 +189,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     data = settings.data_dir
     holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
     host = ProcessHost()
+    book = RelayBook()
+    relay = RelayProcess(settings, book) if settings.turn.is_embedded else None
     registry = Registry(
         host,
         ArchiveDesk(holdings.archive),
@@ -199,11 +204,15 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         ),
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
+        relay_book=book,
     )
     archiver = ArchiverProcess(data / "spool", places, data / "index.sqlite")
     keeper = KeeperThread(holdings, settings.archive, registry.hub)
-    runner = web.AppRunner(build_app(registry, holdings, settings), access_log=None, shutdown_timeout=1.0)
+    app = build_app(registry, holdings, settings, relay=relay, relay_book=book)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     try:
+        if relay is not None:
+            await relay.start()  # first: it is what most often cannot have its port
         await host.start()
         await registry.start()
         await archiver.start()
@@ -211,8 +220,12 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
+        if relay is not None:
+            relay.drain()
         await registry.drain(grace_s=ROOMS_DRAIN_S)
         await runner.cleanup()
+        if relay is not None:
+            await relay.stop(RELAY_DRAIN_S)
         await asyncio.gather(archiver.stop(ARCHIVER_DRAIN_S), keeper.stop(KEEPER_DRAIN_S))
         holdings.close()
 

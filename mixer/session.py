@@ -32,7 +32,7 @@ from mixer.video.canvas import Canvas
 from mixer.video.demand import demands
 from mixer.video.frame_clock import FrameClock
 from mixer.video.layout import LayoutBody, Source, Tile, arrange, predict_cost
-from mixer.video.rendition import RENDITIONS
+from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.peer import PeerFactory
 
 log = structlog.get_logger(__name__)
@@ -125,6 +125,8 @@ class Session:
                 return await self._preview(request.layout, request.picture)
             case protocol.GetSnapshot():
                 return protocol.Snapshot(png=await asyncio.to_thread(self._canvas.snapshot_png))
+            case protocol.GetMedia():
+                return protocol.Media(sockets=self._factory.media_sockets())
             case protocol.GetStats():
                 return protocol.Stats(body=self.stats())
             case _:
@@ -291,7 +293,13 @@ class Session:
     async def _preview(self, body: LayoutBody, picture: bool) -> protocol.Preview:
         sources = self._sources()
         tiles = arrange(body, sources, self._speaker)
-        cost = predict_cost(body, tiles, self._distribution.renditions or [RENDITIONS["high"]])
+        renditions = self._distribution.renditions or [RENDITIONS["high"]]
+        size = body.canvas.width, body.canvas.height, body.canvas.fps
+        wanted = demands(tiles, size, renditions, SCREEN_SUFFIX)
+        sent = {source: self._intake.will_send_px(source, demand) for source, demand in wanted.items()}
+        cost = predict_cost(
+            body, tiles, renditions, {source: px for source, px in sent.items() if px is not None}
+        )
         png = await asyncio.to_thread(self._canvas.preview_png, body, tiles, sources) if picture else None
         return protocol.Preview(
             tiles=[
@@ -335,9 +343,18 @@ class Session:
         """A viewer lost its picture."""
         self._distribution.keyframe_wanted(connection)
 
-    def adapted(self, connection: Connection) -> None:
+    def adapted(self, connection: Connection, before: Rendition) -> None:
         """A viewer is to have another rendition, or FEC."""
         self._distribution.adapt(connection)
+        if connection.rendition is not before:
+            self._say(
+                protocol.RenditionChanged(
+                    session=connection.session,
+                    participant=connection.participant.id,
+                    before=before.name,
+                    rendition=connection.rendition.name,
+                )
+            )
 
     # --- recording ------------------------------------------------------------------------------------------
 
@@ -409,9 +426,7 @@ class Session:
         canvas = self._canvas.stats()
         bridge = self._bridge.stats()
         queues = self._intake.queues()
-        recorder = self._recording.stats()
-        if recorder is not None:
-            queues["recorder"] = recorder
+        queues |= self._recording.stats()
         return {
             "participants": self._intake.stats(bridge["inputs"], canvas["sources"]),
             "renditions": self._distribution.stats(canvas["renditions"]),

@@ -17,6 +17,7 @@ from mixer.rtp.packet import RtpPacket
 from mixer.rtp.unwrap import Unwrapper
 from mixer.trackclock import STRANGE_S, SenderClock, TrackClock
 from mixer.video.headers import picture_size
+from recording.timeline import USUAL_WAIT_MS
 from recording.tracks import TrackFrame, TrackKind, TrackSource
 
 Write = Callable[[TrackSource, TrackFrame, int], None]
@@ -29,6 +30,7 @@ class _Stream:
     """One RTP stream, until its clock begins anew."""
 
     clock: TrackClock
+    rate_hz: int
     identity: tuple[int, str] | None = None  # of sound: SSRC and codec
     unwrapper: Unwrapper = field(default_factory=lambda: Unwrapper(32))
     base: int = 0  # multiples of 2³²: timestamps go up even when a stream follows another one
@@ -44,6 +46,7 @@ class _Sender:
     clock: SenderClock = field(default_factory=SenderClock)
     streams: dict[TrackKind, _Stream] = field(default_factory=dict)
     broken: set[TrackKind] = field(default_factory=set)  # pictures of it were left out
+    wait_ms: int = USUAL_WAIT_MS
 
 
 class TrackTap:
@@ -69,18 +72,32 @@ class TrackTap:
         self._senders.pop(participant, None)
 
     def heard(
-        self, participant: str, packet: RtpPacket, codec: AudioCodec, taken_s: float | None, now: float
+        self,
+        participant: str,
+        packet: RtpPacket,
+        codec: AudioCodec,
+        *,
+        taken_s: float | None,
+        now: float,
+        wait_ms: float,
     ) -> None:
-        """A packet of voice that arrived at ``now``; ``taken_s``: its time on the sender's NTP clock."""
+        """A packet of voice that arrived at ``now``; ``taken_s``: its time on the sender's NTP clock, ``wait_ms``: what
+        the mix lets the voice wait now.
+        """
         sender = self._senders.get(participant)
         if sender is None or sender.entry.muted or not sender.entry.recorded or not packet.payload:
             return
         stream = sender.streams.get("voice")
-        if stream is None or stream.identity != (packet.ssrc, codec):
+        identity = packet.ssrc, str(codec)
+        rtp = packet.timestamp
+        if stream is not None and stream.identity == identity:
+            rtp = stream.unwrapper.unwrap(packet.timestamp)
+        if stream is None or stream.identity != identity or _restarted(stream, rtp, now - self._origin_s):
             stream = self._new_stream(sender, "voice", RTP_CLOCK_HZ[codec])
-            stream.identity = packet.ssrc, codec
-        frame = TrackFrame(codec, packet.payload, stream.unwrapper.unwrap(packet.timestamp), taken_s=taken_s)
-        self._keep(sender, "voice", stream, frame, now)
+            stream.identity = identity
+            rtp = stream.unwrapper.unwrap(packet.timestamp)
+        sender.wait_ms = round(wait_ms)
+        self._keep(sender, "voice", stream, TrackFrame(codec, packet.payload, rtp, taken_s=taken_s), now)
 
     def saw(
         self, participant: str, frame: EncodedVideo, *, screen: bool, taken_s: float | None, now: float
@@ -114,23 +131,23 @@ class TrackTap:
         at_s = stream.clock.place(frame.rtp, frame.taken_s, arrived_s)
         stream.last_rtp, stream.arrived_s = frame.rtp, arrived_s
         entry = sender.entry
-        frame = replace(frame, rtp=frame.rtp + stream.base, name=entry.name)
+        frame = replace(frame, rtp=frame.rtp + stream.base, name=entry.name, wait_ms=sender.wait_ms)
         self._write(TrackSource(entry.id, kind), frame, round(at_s * VIDEO_CLOCK_HZ))
 
     @staticmethod
     def _new_stream(sender: _Sender, kind: TrackKind, rate_hz: int) -> _Stream:
         before = sender.streams.get(kind)
-        stream = sender.streams[kind] = _Stream(TrackClock(sender.clock, rate_hz))
+        stream = sender.streams[kind] = _Stream(TrackClock(sender.clock, rate_hz), rate_hz)
         if before is not None and before.last_rtp is not None:
             stream.base = (before.base + before.last_rtp) // _WRAP * _WRAP + _WRAP
         return stream
 
 
 def _restarted(stream: _Stream, rtp: int, arrived_s: float) -> bool:
-    """Whether the timestamps are those of another stream: another camera, another simulcast layer."""
+    """Whether the timestamps are those of another stream: another camera, another simulcast layer, a new start."""
     if stream.last_rtp is None:
         return False
-    ahead_s = (rtp - stream.last_rtp) / VIDEO_CLOCK_HZ
+    ahead_s = (rtp - stream.last_rtp) / stream.rate_hz
     return abs(ahead_s - (arrived_s - stream.arrived_s)) > STRANGE_S
 
 

@@ -4,7 +4,8 @@ Three clocks run apart from each other, by up to 200 ppm or three seconds in fou
 the sender's NTP clock, and the room's. Sender reports tie the streams to the NTP clock (RFC 3550 section 6.4.1), so
 voice, camera and screen of a participant stay together whatever the network does to each of them. The NTP clock is
 tied to the room's by the packets that came fastest lately, as in the jitter buffer (`mixer.audio.arrival`): what is
-slower waited somewhere. And the mix plays a voice no sooner than 40 ms after it could have come, so that is added.
+slower waited somewhere. And the mix plays a voice no sooner than 40 ms after it could have come, so that is added;
+what it waits beyond that comes and goes with the line's jitter, and is noted beside the tracks, not done to them.
 
 Both ties are followed slowly: a report that is off by some milliseconds, or a quicker way, must not make a picture
 jump; a clock that has been set is followed at once.
@@ -15,9 +16,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from recording.timeline import USUAL_WAIT_MS
+
 MIX_S: Final = (
-    0.04  # the least that a voice waits in its jitter buffer (`arrival.MIN_TARGET`), and its picture too
-)
+    USUAL_WAIT_MS / 1000
+)  # the least that a voice waits in its jitter buffer (`arrival.MIN_TARGET`)
 SLEW: Final = 0.005  # seconds a second: 25 times what two clocks drift apart at worst
 JUMP_S: Final = 0.2  # further off is another clock, or another way
 SETTLE_S: Final = 2.0  # at first every packet may be the fastest so far
@@ -60,8 +63,8 @@ class SenderClock:
         """The room's time of ``sender_s``, of which something arrived at ``arrived_s`` (room)."""
         delay = arrived_s - sender_s
         minima = self._minima
-        if minima and abs(delay - minima[-1][1]) > STRANGE_S and delay < minima[-1][1]:
-            minima.clear()  # the clock was set forward
+        if minima and abs(delay - minima[-1][1]) > STRANGE_S:
+            minima.clear()  # the clock was set, or nothing came for seconds: what comes now is heard now
         if not minima or arrived_s - minima[-1][0] >= _BUCKET_S:
             minima.append((arrived_s, delay))
         elif delay < minima[-1][1]:
@@ -85,6 +88,9 @@ class TrackClock:
         """
         stream_s = rtp / self._rate_hz
         if taken_s is None:
-            return self._own.to_room(stream_s, arrived_s) + MIX_S
-        zero = self._zero.follow(taken_s - stream_s, arrived_s)
-        return self._sender.to_room(stream_s + zero, arrived_s) + MIX_S
+            room_s = self._own.to_room(stream_s, arrived_s)
+        else:
+            zero = self._zero.follow(taken_s - stream_s, arrived_s)
+            room_s = self._sender.to_room(stream_s + zero, arrived_s)
+        # whatever a sender says of its clocks: nothing is from the future, nor of long ago
+        return min(max(room_s, arrived_s - STRANGE_S), arrived_s + JUMP_S) + MIX_S

@@ -12,8 +12,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ from recording.index import Index
 from recording.keys import package_key, rfc3339, safe_key
 from recording.package import Description, Seal, SealedFile
 from recording.rows import Page, Query, RecordingInfo, State
+from recording.seekindex import INIT_BYTES_MAX, Inset
 from recording.store import ObjectStore, object_sha256, read_object
 
 _log = structlog.get_logger(__name__)
@@ -62,20 +64,25 @@ class StoredFile:
     media_type: str
     _store: ObjectStore
     _key: str
+    _inset: Inset | None = None
 
     @property
     def etag(self) -> str:
         """Strong (RFC 9110 section 8.8.3), quotes included: the content's digest."""
-        return f'"{self.sha256}"'
+        return f'"{self.sha256}"' if self._inset is None else f'"{self.sha256}-indexed"'
 
     def link(self, ttl_s: int, filename: str) -> str | None:
         """A link that reads the file for ``ttl_s`` seconds without a token; None where the store gives none."""
+        if self._inset is not None:
+            return None  # no store has it so
         return self._store.presign(self._key, ttl_s, filename=filename, media_type=self.media_type)
 
     def read(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Bytes ``start`` to ``end`` (exclusive), in chunks. Raises ObjectMissing, StoreError. Close it to
         stop early.
         """
+        if self._inset is not None:
+            return self._inset.read(partial(self._store.open_range, self._key), start, end)
         return self._store.open_range(self._key, start, end)
 
 
@@ -149,6 +156,17 @@ class Archive:
     def media(self, identifier: str) -> StoredFile:
         """The composed film. Raises RecordingMissing, WrongState while it is not archived."""
         return self.open_file(identifier, package.MEDIA)
+
+    def indexed_media(self, identifier: str) -> StoredFile:
+        """The film for players: the sealed one with its index put in, so that a player need not read all of it to
+        find its way. The sealed one itself where the package has no index. Raises as `media`."""
+        film = self.media(identifier)
+        try:
+            index = b"".join(self.open_file(identifier, package.SEEK_INDEX).read())
+            inset = Inset.make(b"".join(film.read(0, INIT_BYTES_MAX)), index, film.size)
+        except (RecordingMissing, ObjectMissing):
+            return film
+        return film if inset is None else replace(film, size=inset.size, _inset=inset)
 
     def open_file(self, identifier: str, path: str) -> StoredFile:
         """A file of the package by its path inside it. Raises RecordingMissing (also for a file that the

@@ -219,8 +219,14 @@ class AppendFile:
             self._on_error(error)
 
 
+SYNC_TOGETHER_S: Final = 0.5  # what a power cut may cost beyond a cluster
+
+
 class SyncThread:
     """fdatasync of many files that grow, on a thread of its own. Asked twice, a file is synced once: no queue grows.
+
+    It waits a little for others to be asked for, too: the first fdatasync of a row writes the file system's journal
+    for all of them.
 
     ``on_error`` hears the first failure of a row, and None when it is over, on that thread.
     """
@@ -237,8 +243,9 @@ class SyncThread:
     def ask(self, file: AppendFile, *, close: bool = False) -> None:
         """What ``file`` has so far is to be on the disk soon. ``close``: it is the last time. Never blocks."""
         with self._wake:
+            if not self._asked:
+                self._wake.notify()
             self._asked[file] = close or self._asked.get(file, False)
-            self._wake.notify()
 
     def stop(self) -> None:
         """End when everything asked for is done. **Blocks.**"""
@@ -254,6 +261,7 @@ class SyncThread:
                     self._wake.wait()
                 if not self._asked:
                     return
+                self._wake.wait_for(lambda: self._stopping, SYNC_TOGETHER_S)
                 asked, self._asked = self._asked, {}
             for file, close in asked.items():
                 self._sync(file, close=close)

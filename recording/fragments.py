@@ -22,6 +22,7 @@ _MAX_BOX_BYTES: Final = (
     256 * 1024 * 1024
 )  # a second of media is far below; a torn length is usually far above
 _MAX_HEADER_BYTES: Final = 4 * 1024 * 1024  # moov and moof: about 20 bytes a sample
+_NOT_SYNC: Final = 0x00010000  # sample_is_non_sync_sample (8.8.3.1)
 _CONTAINERS: Final = {b"moov", b"trak", b"mdia", b"traf", b"moof"}
 
 
@@ -115,6 +116,84 @@ def scan(file: BinaryIO, tail: Tail | None = None) -> Tail:
             break
         previous = kind
     return tail
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A fragment in its file: first byte, size, and when its pictures begin and end, in their track's timescale.
+    ``key``: it begins with a keyframe."""
+
+    start: int
+    size: int
+    begins: int
+    ends: int
+    key: bool
+
+
+def picture_fragments(file: BinaryIO) -> tuple[int, int, list[Fragment]]:
+    """Size of the init segment, ticks a second of the pictures, and all whole fragments that hold any. Never raises on
+    the file's content; 0, 0 and nothing for a file that is none of ours."""
+    size = file.seek(0, 2)
+    init_bytes = timescale = moof = 0
+    found: list[Fragment] = []
+    try:
+        for kind, start, length in _top_boxes(file, size, 0):
+            if kind == b"moov":
+                timescale = _timescales(_read(file, start, length))[VIDEO_TRACK]
+                init_bytes = start + length
+            elif kind == b"moof":
+                moof = start
+            elif kind == b"mdat" and init_bytes:
+                pictures = _pictures(_read(file, moof, start - moof))
+                if pictures is not None:
+                    begins, ends, key = pictures
+                    found.append(Fragment(moof, start + length - moof, begins, ends, key))
+    except (struct.error, KeyError, ValueError):
+        return init_bytes, timescale, found
+    return init_bytes, timescale, found
+
+
+def _pictures(moof: bytes) -> tuple[int, int, bool] | None:
+    """Begin and end of the pictures of a fragment, and whether the first one is a keyframe."""
+    track = default = default_flags = begins = ends = 0
+    key = False
+    for kind, content in _boxes(moof):
+        if kind == b"tfhd":
+            track, default = _track_fragment_header(content)
+            default_flags = _default_flags(content)
+        elif track == VIDEO_TRACK and kind == b"tfdt":
+            (begins,) = struct.unpack_from(">Q" if content[0] == 1 else ">I", content, 4)
+            ends = begins
+        elif track == VIDEO_TRACK and kind == b"trun":
+            if ends == begins:
+                key = not _first_flags(content, default_flags) & _NOT_SYNC
+            ends += _run(content, default)[1]
+    return (begins, ends, key) if ends > begins else None
+
+
+def _default_flags(tfhd: bytes) -> int:
+    """The flags of samples that have none of their own (8.8.7)."""
+    (flags,) = struct.unpack_from(">I", tfhd)
+    if not flags & 0x20:
+        return 0
+    position = 8 + (8 if flags & 0x01 else 0) + sum(4 for bit in (0x02, 0x08, 0x10) if flags & bit)
+    value: int = struct.unpack_from(">I", tfhd, position)[0]
+    return value
+
+
+def _first_flags(trun: bytes, default: int) -> int:
+    """The flags of the first sample of a run (8.8.8)."""
+    (flags,) = struct.unpack_from(">I", trun)
+    position = 8 + (4 if flags & 0x01 else 0)
+    if flags & 0x04:
+        value: int = struct.unpack_from(">I", trun, position)[0]
+        return value
+    if flags & 0x400:
+        own: int = struct.unpack_from(">I", trun, position + sum(4 for bit in (0x100, 0x200) if flags & bit))[
+            0
+        ]
+        return own
+    return default
 
 
 def _top_boxes(file: BinaryIO, size: int, position: int) -> Iterator[tuple[bytes, int, int]]:

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recording.durable import file_sha256, write_whole
 from recording.errors import BadPackage, UnsafePath
 from recording.keys import from_rfc3339, safe_key
+from recording.seekindex import segment_index
 from recording.timeline import TimelineEvent, chapters, presences, read_timeline, write_chapters
 
 DESCRIPTION: Final = "package.json"
@@ -38,6 +39,7 @@ CLOSED: Final = "closed.json"
 MEDIA: Final = "data/recording.mp4"
 TIMELINE: Final = "data/timeline.jsonl"
 CHAPTERS: Final = "data/chapters.vtt"
+SEEK_INDEX: Final = "data/recording.sidx"  # see `recording.seekindex`
 MANIFEST: Final = "manifest-sha256.txt"
 TAG_MANIFEST: Final = "tagmanifest-sha256.txt"
 SEAL: Final = "recording.json"
@@ -221,6 +223,8 @@ def seal(directory: Path, description: Description, summary: Summary) -> Seal:
     events = read_timeline((directory / TIMELINE).read_bytes())
     marks = chapters(events, summary.duration_s, description.language)
     write_whole(directory / CHAPTERS, write_chapters(marks, summary.duration_s))
+    if index := segment_index(directory / MEDIA):
+        write_whole(directory / SEEK_INDEX, index)
     # The recorder hashed what it meant to write, while writing it: hashing the file anew would bless a bad
     # disk.
     known = {MEDIA: summary.sha256, **summary.digests}

@@ -7,7 +7,6 @@ through a pipe, because it holds keys.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -18,6 +17,7 @@ from recording.errors import UnsafePath
 from recording.keys import safe_key
 from recording.providers import PROVIDERS, Jurisdiction, Provider, check_host, describe, european
 
+LockMode = Literal["GOVERNANCE", "COMPLIANCE"]
 KEY_BYTES: Final = 32  # AES-256, for SSE-C and for our own encryption
 _ENDPOINT: Final = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?", re.ASCII)
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
@@ -45,7 +45,7 @@ class Place(BaseModel):
     secret_key: SecretStr = SecretStr("")
     jurisdiction: Jurisdiction = "eu"
     path_style: bool = True
-    lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
+    lock_mode: LockMode = "GOVERNANCE"
     ca_file: str = ""
     sse_c_key: SecretStr | None = None
     encrypt_key: SecretStr | None = None
@@ -76,7 +76,7 @@ def key_bytes(text: str) -> bytes:
         key = base64.b64decode(
             text.strip().rstrip("=").replace("-", "+").replace("_", "/") + "=", validate=True
         )
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one
         key = b""
     if len(key) != KEY_BYTES:
         raise ValueError("takes base64 of 32 bytes, like `openssl rand -base64 32` prints")
@@ -102,6 +102,7 @@ def place(
     access_key: SecretStr | None = None,
     secret_key: SecretStr | None = None,
     jurisdiction: Jurisdiction = "eu",
+    lock_mode: LockMode = "GOVERNANCE",
     ca_file: str = "",
     sse_c_key: SecretStr | None = None,
     encrypt_key: SecretStr | None = None,
@@ -132,7 +133,7 @@ def place(
         bucket=bucket, prefix=prefix, endpoint=host_url, region=region,
         access_key=pair["access_key"], secret_key=pair["secret_key"],
         jurisdiction=jurisdiction, path_style=known.path_style if known else True,
-        lock_mode=known.lock_mode if known else "GOVERNANCE", ca_file=ca_file, sse_c_key=sse_c_key,
+        lock_mode="COMPLIANCE" if known and known.only_compliance else lock_mode, ca_file=ca_file, sse_c_key=sse_c_key,
         encrypt_key=encrypt_key,
     )  # fmt: skip
 

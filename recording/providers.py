@@ -26,8 +26,8 @@ class Provider:
 
     ``endpoint``: host with ``{region}``; empty: each customer has an own host (a subdomain of ``domain``), or it
     is one's own machine. ``regions``: the first is the default. ``country``: of the operator, ISO 3166-1.
-    ``path_style``: the bucket in the path, not in the host's name. ``lock_mode``: what its Object Lock knows.
-    ``sse_c``: takes a key with each request. ``note``: for the person who sets it up.
+    ``path_style``: the bucket in the path, not in the host's name. ``only_compliance``: its Object Lock knows no
+    other mode. ``sse_c``: takes a key with each request. ``note``: for the person who sets it up.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Provider:
     regions: tuple[str, ...]
     domain: str = ""
     path_style: bool = True
-    lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
+    only_compliance: bool = False
     sse_c: bool = False
     note: str = ""
 
@@ -57,7 +57,7 @@ _TABLE: Final = (
     Provider("ovhcloud", "OVHcloud", "FR", "s3.{region}.io.cloud.ovh.net",
              ("gra", "rbx", "sbg", "eu-west-par", "de"), sse_c=True),
     Provider("outscale", "3DS Outscale", "FR", "oos.{region}.outscale.com",
-             ("eu-west-2", "cloudgouv-eu-west-1"), lock_mode="COMPLIANCE",
+             ("eu-west-2", "cloudgouv-eu-west-1"), only_compliance=True,
              note="cloudgouv-eu-west-1 is SecNumCloud; Object Lock only when the bucket is made"),
     Provider("cloud-temple", "Cloud Temple", "FR", "", ("fr1",), domain="s3.fr1.cloud-temple.com",
              note="endpoint https://NAMESPACE.s3.fr1.cloud-temple.com"),

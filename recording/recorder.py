@@ -142,9 +142,10 @@ class Recorder:
                 self._track_holes.discard(source)
                 frame = replace(frame, fresh=True)
             self._track_bytes += size
+            # The thread is not woken: the film's packets do that often enough, and waking it for each of a
+            # hundred packets a second costs a room more than all that is done with them.
             self._queue.append(_Item(lambda writer: writer.track(source, frame, pts), track_bytes=size))
             self._tracks_waiting += 1
-            self._wake.notify()
 
     def end_tracks(self, participant: str) -> None:
         """The participant has left: their tracks are complete. Never blocks."""
@@ -203,18 +204,28 @@ class Recorder:
         """Packets and events that wait for the writing thread."""
         return len(self._queue)
 
-    def stats(self) -> dict[str, Any]:
-        """``{"queue": {"depth", "bound", "dropped", …}, "bytes", "pending_bytes", "refused", "faults", "alerts":
-        {KIND: n}}``.
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Its two queues, each ``{"depth", "bound", "dropped", …}``: ``recorder`` with what became of the film,
+        ``tracks`` (bounded in bytes) with what became of those.
         """
-        queue = {
-            "depth": len(self._queue) - self._tracks_waiting,
-            "bound": self._max_packets + _MAX_EVENTS,
-            "dropped": self.dropped,
-            "track_bytes": self._track_bytes,
-            "tracks_dropped": self.tracks_dropped,
+        writer = self._writer.stats()
+        tracks = writer.pop("tracks", {})
+        return {
+            "recorder": {
+                "depth": len(self._queue) - self._tracks_waiting,
+                "bound": self._max_packets + _MAX_EVENTS,
+                "dropped": self.dropped,
+                **writer,
+                "alerts": dict(self._alerts),
+            },
+            "tracks": {
+                "depth": self._tracks_waiting,
+                "depth_bytes": self._track_bytes,
+                "bound_bytes": MAX_TRACK_BYTES,
+                "dropped": self.tracks_dropped,
+                **tracks,
+            },
         }
-        return {"queue": queue, **self._writer.stats(), "alerts": dict(self._alerts)}
 
     def _put_packet(self, step: _Step, pts_90k: int) -> None:
         with self._wake:

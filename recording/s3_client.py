@@ -28,8 +28,9 @@ from botocore.exceptions import HTTPClientError
 from botocore.httpsession import URLLib3Session
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from recording.endpoint import resolve
 from recording.errors import EndpointRefused
-from recording.providers import Jurisdiction, check_address, check_host
+from recording.providers import Jurisdiction, check_host
 
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = (
@@ -91,15 +92,6 @@ def make_client(access: S3Access) -> Any:
     client.meta.events.register("before-send.s3", _Door(access).send)
     client.meta.events.register_first("needs-retry.s3", _stay)
     return client
-
-
-def resolve(host: str, port: int, jurisdiction: Jurisdiction) -> list[str]:
-    """Every address of ``host``, each allowed. Raises `EndpointRefused`, OSError (``socket.gaierror``)."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    for address in addresses:
-        check_address(host, address, jurisdiction)
-    return addresses
 
 
 def _stay(request_dict: dict[str, Any], **_: object) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from recording.encrypted import EncryptedStore
+from recording.endpoint import resolve
 from recording.errors import EndpointRefused, StoreError
 from recording.local import LocalStore
 from recording.mirrored import MirroredStore
 from recording.placement import BadPlace, Place, Places, key_bytes, place
-from recording.s3 import S3Store
-from recording.s3_client import S3Access, resolve
 from recording.store import ObjectStore
 
 # A person waits for what the control process reads; the archiver has days.
-PATIENT_ATTEMPTS = 8
-QUICK_ATTEMPTS = 3
+PATIENT_ATTEMPTS: Final = 8
+QUICK_ATTEMPTS: Final = 3
 
 
 def open_store(where: str | Place, *, attempts: int = PATIENT_ATTEMPTS) -> ObjectStore:
@@ -30,29 +30,33 @@ def open_store(where: str | Place, *, attempts: int = PATIENT_ATTEMPTS) -> Objec
             where = place(where)
         except BadPlace as error:
             raise StoreError(str(error)) from error
-    store: ObjectStore
-    if where.folder:
-        store = LocalStore(Path(where.folder))
-    else:
-        store = S3Store(
-            S3Access(
-                endpoint=where.endpoint,
-                region=where.region,
-                access_key=where.access_key.get_secret_value(),
-                secret_key=where.secret_key.get_secret_value(),
-                jurisdiction=where.jurisdiction,
-                path_style=where.path_style,
-                ca_file=where.ca_file,
-                attempts=attempts,
-            ),
-            where.bucket,
-            where.prefix,
-            sse_c_key=key_bytes(where.sse_c_key.get_secret_value()) if where.sse_c_key else None,
-            lock_mode=where.lock_mode,
-        )
+    store = LocalStore(Path(where.folder)) if where.folder else _bucket(where, attempts)
     if where.encrypt_key is not None:
         return EncryptedStore(store, key_bytes(where.encrypt_key.get_secret_value()))
     return store
+
+
+def _bucket(where: Place, attempts: int) -> ObjectStore:
+    from recording.s3 import S3Store  # noqa: PLC0415 - boto3 takes half a second and 30 MB: not for a folder
+    from recording.s3_client import S3Access  # noqa: PLC0415
+
+    access = S3Access(
+        endpoint=where.endpoint,
+        region=where.region,
+        access_key=where.access_key.get_secret_value(),
+        secret_key=where.secret_key.get_secret_value(),
+        jurisdiction=where.jurisdiction,
+        path_style=where.path_style,
+        ca_file=where.ca_file,
+        attempts=attempts,
+    )
+    return S3Store(
+        access,
+        where.bucket,
+        where.prefix,
+        sse_c_key=key_bytes(where.sse_c_key.get_secret_value()) if where.sse_c_key else None,
+        lock_mode=where.lock_mode,
+    )
 
 
 def open_both(places: Places) -> ObjectStore:

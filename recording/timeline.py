@@ -22,6 +22,9 @@ EVENTS: Final = frozenset({
 })  # fmt: skip
 NOT_RECORDED: Final = "not recorded"  # names of notices: a participant refuses to be in the recording ...
 RECORDED: Final = "recorded"  # ... and agrees again
+USUAL_WAIT_MS: Final = (
+    40  # of sound in the mix, on a good line; times in tracks are as if it were always that
+)
 MIN_TURN_S: Final = 10.0  # a shorter turn at speaking opens no chapter: a list of interjections helps nobody
 _SAME_INSTANT_S: Final = 0.002  # WebVTT counts milliseconds; two cues may not begin in the same one
 _WORDS: Final = {
@@ -149,7 +152,7 @@ def chapters(
     marks: list[tuple[float, str]] = [(0.0, words["start"])]
     for event in events:
         participant = str(event.fields.get("participant", ""))
-        if participant and "name" in event.fields:
+        if event.event in {"join", "rename"} and "name" in event.fields:
             names[participant] = str(event.fields["name"])
         if event.event == "speaker" and participant:
             marks.append((event.t, names.get(participant, participant)))

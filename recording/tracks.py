@@ -7,12 +7,11 @@ as one cluster, whole or not at all (`recording.matroska`).
 ``data/tracks/003.mka`` is the voice of the third who was recorded, ``003.mkv`` the camera, ``003-screen.mkv`` the
 screen; whoever comes back, changes codec, or outlives a worker goes on in ``003-2.mkv``. Names are numbers because
 ids are strangers' text: the timeline's ``track`` lines, and ``recording.json``, say whose they are. Beside them
-``data/tracks.jsonl`` has, for each file and each minute, the sender's RTP and NTP time of an instant of the recording.
+``data/tracks.jsonl`` has the clocks (`recording.trackjournal`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -25,9 +24,10 @@ from typing import Any, Final, Literal
 from recording.durable import AppendFile, SyncThread, make_folder
 from recording.errors import BadPackage
 from recording.matroska import MAX_CLUSTER_MS, Block, TrackForm, cluster, head, scan
-from recording.mediatime import INSTANT_HZ, VIDEO_CLOCK_HZ, seconds
-from recording.timeline import TimelineEvent, sound_lines
+from recording.mediatime import INSTANT_HZ, VIDEO_CLOCK_HZ
+from recording.timeline import USUAL_WAIT_MS, TimelineEvent, sound_lines
 from recording.trackcodecs import audio_form, video_form, video_frame
+from recording.trackjournal import TrackJournal
 
 FOLDER: Final = "data/tracks"
 JOURNAL: Final = "data/tracks.jsonl"
@@ -41,9 +41,8 @@ _REORDER_MS: Final = (
 _PENDING_BYTES: Final = (
     1024 * 1024
 )  # of each file, waiting for a disk that refuses: 4 s of the largest picture
+_WAITING_BYTES: Final = 4 * 1024 * 1024  # of each track, whatever its times say: then it is written at once
 _JOURNAL_PENDING_BYTES: Final = 1024 * 1024
-_CLOCK_EVERY_MS: Final = 60_000  # 200 ppm are 12 ms a minute, and between two lines the clock runs straight
-_CLOCK_STEP_S: Final = 0.02  # a frame that is off the line by a picture begins a new one
 _ASK_EVERY_MS: Final = 1_000
 _INSTANTS_A_MS: Final = INSTANT_HZ // 1000
 _FILE: Final = re.compile(r"([0-9]{3,6})(-screen)?(?:-([0-9]{1,5}))?\.(mka|mkv)", re.ASCII)
@@ -66,6 +65,7 @@ class TrackFrame:
     ``rtp``: the sender's timestamp, unwrapped; sound may come in any order of it. ``taken_s``: the same instant on
     the sender's NTP clock, None before a report. ``size``: pixels, of a keyframe. ``fresh``: what came before was
     left out on purpose (mute): a picture that builds on it is of no use. ``name``: the participant's, for people.
+    ``wait_ms``: how long the mix lets the participant's sound wait for its jitter now.
     """
 
     codec: str
@@ -76,6 +76,7 @@ class TrackFrame:
     taken_s: float | None = None
     fresh: bool = False
     name: str = ""
+    wait_ms: int = USUAL_WAIT_MS
 
 
 @dataclass(slots=True)
@@ -91,14 +92,6 @@ class TrackCounters:
 
 
 @dataclass(slots=True)
-class _Line:
-    """The sender's clock as it was journalled last."""
-
-    rtp: int
-    ms: float
-
-
-@dataclass(slots=True)
 class _Track:
     """One source: the file that is open, and what waits for it."""
 
@@ -109,11 +102,11 @@ class _Track:
     form: TrackForm | None = None
     file: AppendFile | None = None
     waiting: list[tuple[int, int, TrackFrame]] = field(default_factory=list)  # rtp, milliseconds, frame
+    waiting_bytes: int = 0
     last_rtp: int = -(1 << 62)  # written
     last_ms: int = -1
     needs_keyframe: bool = True
     asked_ms: int = -_ASK_EVERY_MS
-    line: _Line | None = None
 
 
 class TrackFiles:
@@ -153,7 +146,8 @@ class TrackFiles:
         lines = directory / JOURNAL
         kept = len(sound_lines(lines.read_bytes())) if lines.exists() else 0
         self._sync = SyncThread(on_disk)
-        self._journal = self._open(JOURNAL, kept, _JOURNAL_PENDING_BYTES)
+        self._clocks_file = self._open(JOURNAL, kept, _JOURNAL_PENDING_BYTES)
+        self._clocks = TrackJournal(self._write_clock)
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
@@ -177,9 +171,13 @@ class TrackFiles:
         if frame.rtp <= track.last_rtp and source.kind == "voice":
             self.counters.late += 1
             return
-        self._note_clock(track, frame, media)
+        self._clocks.clock(f"{FOLDER}/{track.name}", track.rate_hz, frame.rtp, frame.taken_s, media)
+        self._clocks.wait(source.participant, frame.wait_ms, media)
         track.waiting.append((frame.rtp, at_ms, frame))
-        if at_ms - track.waiting[0][1] >= _CLUSTER_MS + (_REORDER_MS if source.kind == "voice" else 0):
+        track.waiting_bytes += len(frame.data)
+        if track.waiting_bytes > _WAITING_BYTES:
+            self._write(source, track, up_to_ms=None)
+        elif at_ms - track.waiting[0][1] >= _CLUSTER_MS + (_REORDER_MS if source.kind == "voice" else 0):
             self._write(source, track, up_to_ms=at_ms - _REORDER_MS if source.kind == "voice" else None)
 
     def hole(self, source: TrackSource) -> None:
@@ -198,6 +196,7 @@ class TrackFiles:
         limit_ms = media // _INSTANTS_A_MS
         for track in self._tracks.values():
             track.waiting = [item for item in track.waiting if item[1] < limit_ms]
+            track.waiting_bytes = sum(len(frame.data) for _, _, frame in track.waiting)
 
     def end(self, participant: str) -> None:
         """The participant has left: their files are closed."""
@@ -221,9 +220,9 @@ class TrackFiles:
         for source, track in self._tracks.items():
             self._finish(source, track)
         self._tracks.clear()
-        self._journal.flush(sync=False)
-        self._sync.ask(self._journal, close=True)
-        self._written[JOURNAL] = self._journal
+        self._clocks_file.flush(sync=False)
+        self._sync.ask(self._clocks_file, close=True)
+        self._written[JOURNAL] = self._clocks_file
         self._digests |= {
             path: file.sha256() for path, file in self._written.items() if not file.pending_bytes
         }
@@ -232,7 +231,7 @@ class TrackFiles:
 
     def abandon(self) -> None:
         """Close the files as they are."""
-        for file in [self._journal, *(track.file for track in self._tracks.values() if track.file)]:
+        for file in [self._clocks_file, *(track.file for track in self._tracks.values() if track.file)]:
             self._sync.ask(file, close=True)
         self._tracks.clear()
         self._sync.stop()
@@ -282,7 +281,6 @@ class TrackFiles:
         track.rate_hz = (
             VIDEO_CLOCK_HZ if form.media == "video" else (48_000 if frame.codec == "opus" else 8_000)
         )
-        track.line = None
         self.counters.files += 1
         # fmt: off
         self._on_event("track", media, {
@@ -296,7 +294,8 @@ class TrackFiles:
         """What waits (before ``up_to_ms``) as one cluster."""
         track.waiting.sort(key=lambda item: item[0])
         due = [item for item in track.waiting if up_to_ms is None or item[1] <= up_to_ms]
-        track.waiting = track.waiting[len(due) :]
+        track.waiting = [item for item in track.waiting if up_to_ms is not None and item[1] > up_to_ms]
+        track.waiting_bytes = sum(len(frame.data) for _, _, frame in track.waiting)
         blocks: list[Block] = []
         for rtp, at_ms, frame in due:
             if source.kind == "voice" and rtp <= track.last_rtp:
@@ -341,23 +340,12 @@ class TrackFiles:
             self._written[f"{FOLDER}/{track.name}"] = track.file
             self._sync.ask(track.file, close=True)
             track.file = None
+        self._clocks.forget(f"{FOLDER}/{track.name}")
         track.name, track.last_ms, track.last_rtp = "", -1, -(1 << 62)
 
-    def _note_clock(self, track: _Track, frame: TrackFrame, media: int) -> None:
-        """A line of the journal where the sender's clock and the recording's met, when the last one is not enough."""
-        at_ms = media / _INSTANTS_A_MS
-        if track.line is not None and at_ms - track.line.ms < _CLOCK_EVERY_MS:
-            expected = track.line.ms + (frame.rtp - track.line.rtp) * 1000 / track.rate_hz
-            drifted_s = abs(at_ms - expected) / 1000
-            if drifted_s < _CLOCK_STEP_S:
-                return
-        track.line = _Line(frame.rtp, at_ms)
-        fields: dict[str, Any] = {"file": f"{FOLDER}/{track.name}", "rtp": frame.rtp, "rate": track.rate_hz}
-        if frame.taken_s is not None:
-            fields["ntp"] = round(frame.taken_s, 6)
-        line = clock_line(seconds(media), fields)
-        if self._journal.append(line, sync=False):
-            self._sync.ask(self._journal)
+    def _write_clock(self, line: bytes) -> None:
+        if self._clocks_file.append(line, sync=False):
+            self._sync.ask(self._clocks_file)
         else:
             self._on_fault("lines of the tracks' clocks that the disk refused")
 
@@ -395,11 +383,6 @@ class TrackFiles:
             self._on_fault("tracks, while the disk was nearly full")
         self._on_event("notice", media, {"name": "tracks: disk full" if full else "tracks: going on"})
         self.holes()
-
-
-def clock_line(t: float, fields: dict[str, Any]) -> bytes:
-    """A line of ``tracks.jsonl``: at ``t`` of the recording a sender's clocks stood at ``rtp`` and ``ntp``."""
-    return json.dumps({"t": round(t, 6), "event": "clock", **fields}, separators=(",", ":")).encode() + b"\n"
 
 
 def repair(directory: Path) -> None:

@@ -82,6 +82,7 @@ class Uploader:
         self._checkpoint = checkpoint
         self._growing: dict[str, _Growing] = {}
         self._tails: dict[Path, Tail] = {}
+        self._delivered: set[str] = set()  # keys of packages under way that were read back already
 
     # -- while the room is live --------------------------------------------------------------------------------
 
@@ -118,12 +119,17 @@ class Uploader:
     def deliver(self, directory: Path, seal: Seal) -> bool:
         """Bring every file of a sealed package into the store, ``recording.json`` last; read back, compared.
 
-        False: others should have a turn first; call it again. Raises FixityError, StoreError, OSError.
+        False: others should have a turn first; call it again, each call comes further. Raises FixityError,
+        StoreError, OSError.
         """
         until = self._clock() + _TURN_S
         for file in seal.files:
-            if not self._put(directory / file.path, seal.key + file.path, file.size, file.sha256, until):
+            key = seal.key + file.path
+            if key in self._delivered:
+                continue
+            if not self._put(directory / file.path, key, file.size, file.sha256, until):
                 return False
+            self._delivered.add(key)
         body = (directory / package.SEAL).read_bytes()
         self._checkpoint("put seal")
         digest = hashlib.sha256(body).hexdigest()
@@ -131,6 +137,7 @@ class Uploader:
 
     def forget(self, directory: Path, key: str) -> None:
         """The package has left the spool; what is unfinished of it is given up."""
+        self._delivered = {name for name in self._delivered if not name.startswith(key)}
         for target in [name for name in self._growing if name.startswith(key)]:
             del self._growing[target]
         for source in [path for path in self._tails if path.is_relative_to(directory)]:
@@ -179,10 +186,10 @@ class Uploader:
             self._begin_anew(key, state)
             raise FixityError(f"{key} was sent further than its file goes; it is sent again")
         while state.end < size:
-            if self._clock() > until:
-                return False
             part = min(part_bytes(state.number + 1), size - state.end)
             self._send(source, key, state, part, last=state.end + part == size)
+            if state.end < size and self._clock() > until:
+                return False
         if state.digest.hexdigest() != sha256:
             self._begin_anew(key, state)
             raise FixityError(f"{source.name} of {key} is not what was recorded")
@@ -218,7 +225,7 @@ class Uploader:
         waiting = [part for part in parts if not part.verified]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="read-back") as readers:
             for start in range(0, len(waiting), _READERS):
-                if self._clock() > until:
+                if start and self._clock() > until:
                     return False
                 batch = waiting[start : start + _READERS]
                 digests = readers.map(lambda part: self._stored_sha256(key, part), batch)

@@ -376,10 +376,30 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
+async def _trust(name: BrowserName, profile: Path, authority: Path) -> None:
+    """Both browsers read NSS databases: Firefox that of the profile, Chromium on Linux that of the home directory."""
+    store = profile if name == "firefox" else profile / ".pki" / "nssdb"
+    store.mkdir(parents=True, exist_ok=True)
+    certutil = ("certutil", "-d", f"sql:{store}")
+    for arguments in (
+        ("-N", "--empty-password"),
+        ("-A", "-n", "authority", "-t", "C,,", "-i", str(authority)),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            *certutil, *arguments, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        )
+        _, words = await process.communicate()
+        if process.returncode:
+            raise BrowserError(f"certutil {arguments[0]}: {words.decode(errors='replace').strip()}")
+
+
 @contextlib.asynccontextmanager
-async def launch(name: BrowserName, *, language: str = "en-GB") -> AsyncIterator[Page]:
+async def launch(
+    name: BrowserName, *, language: str = "en-GB", authority: Path | None = None
+) -> AsyncIterator[Page]:
     """Start a browser with a fresh profile and give its only tab; ends it with all its children.
 
+    ``authority``: a certificate in PEM that this profile trusts as one of a certification authority.
     Raises ``BrowserError`` when this machine has no such browser.
     """
     program = find(name)
@@ -394,6 +414,8 @@ async def launch(name: BrowserName, *, language: str = "en-GB") -> AsyncIterator
         else:
             with (profile / "user.js").open("a") as prefs:
                 prefs.write(f'user_pref("intl.accept_languages", {json.dumps(language)});\n')
+        if authority is not None:
+            await _trust(name, profile, authority)
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,

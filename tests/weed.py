@@ -22,7 +22,7 @@ from recording.s3 import S3Store
 from recording.s3_client import S3Access, make_client
 
 ACCESS_KEY, SECRET_KEY = "mosaique-test", "not-a-secret-of-anyone"
-QUICK = {"attempts": 1, "connect_timeout_s": 2.0, "read_timeout_s": 5.0}  # for a store that fails
+QUICK = {"attempts": 1, "connect_timeout_s": 2.0, "read_timeout_s": 3.0}  # for a store that fails
 _START_S = 60.0  # about 8 s on an idle machine
 
 

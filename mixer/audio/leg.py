@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
@@ -40,6 +41,10 @@ from mixer.media import FRAME_SAMPLES, AudioCodec
 
 Pcm = NDArray[np.float32]
 
+_POWER: Final[Mapping[AudioCodec, Callable[[bytes], float]]] = {
+    "PCMU": g711.power_pcmu,
+    "PCMA": g711.power_pcma,
+}
 _QUIET_DBOV: Final = 50  # quieter than -50 dBov: 20 ms more or less of it are not noticed
 _NOTHING: Final[Pcm] = np.empty(0, np.float32)
 _DTX_BYTES: Final = 2  # Opus sends no less for sound; RFC 6716 section 2.1.9 (DTX), libopus: 1 or 2 bytes
@@ -113,6 +118,7 @@ class InboundLeg:
 
     def _use(self, codec: AudioCodec) -> None:
         self._codec: AudioCodec = codec
+        self._power = _POWER.get(codec)
         self._decoder: AudioDecoder = make_decoder(codec)
         self._playout = Playout(clock_hz=RTP_CLOCK_HZ[codec], fec=self._decoder.fec)
         self._trust = LevelTrust()
@@ -157,15 +163,11 @@ class InboundLeg:
 
     def _known(self, payload: bytes, level: int | None) -> int | None:
         """The packet's level without decoding it, if that is to be had."""
-        match self._codec:
-            case "PCMU":
-                return power_dbov(g711.power_pcmu(payload))
-            case "PCMA":
-                return power_dbov(g711.power_pcma(payload))
-            case "opus" if len(payload) <= _DTX_BYTES:
-                return SILENT_DBOV
-            case _:
-                return level if self._trust.good else None
+        if self._power is not None:
+            return power_dbov(self._power(payload))
+        if self._codec == "opus" and len(payload) <= _DTX_BYTES:
+            return SILENT_DBOV
+        return level if self._trust.good else None
 
     def _follow(self, codec: AudioCodec, ssrc: int | None) -> None:
         """The sender goes on with another source, or in another codec."""

@@ -57,7 +57,9 @@ MAX_MISORDER: Final = 100  # RFC 3550 appendix A.1
 MAX_CLOCK_STEP: Final = 2 * AUDIO_CLOCK_HZ  # a transit that far off is another clock, not a slow network
 
 _START_EARLY: Final = FRAME_SAMPLES // 2  # start on the tick nearest to the target
-_SETTLE_TICKS: Final = 10  # look at the delay for 200 ms before correcting it (again)
+_SETTLE_TICKS: Final = 10  # look at the delay for 200 ms before correcting it (again) ...
+_HURRY_TICKS: Final = 5  # ... for 100 where it is far off: a line has begun to lose, or ended
+_FAR: Final = 1_920  # 40 ms: that is noticed
 _QUIET_SLACK: Final = 960  # 20 ms too long: a frame is cut out while it is quiet ...
 _LOUD_SLACK: Final = 1_200  # ... 25 ms too long: a pitch period while someone speaks ...
 _SHORT_SLACK: Final = 720  # ... 15 ms too short: a pitch period is repeated, while there still is one ...
@@ -429,9 +431,9 @@ class Playout:
             return "keep"
         self._delays.append(clock - (at - buffered) - self._arrivals.base)
         self._delay = min(self._delays)  # a tick that comes late looks like delay: believe the least
-        if len(self._delays) < _SETTLE_TICKS or self._starved:
-            return "keep"
         excess = self._delay - self._arrivals.target
+        if len(self._delays) < (_HURRY_TICKS if abs(excess) > _FAR else _SETTLE_TICKS) or self._starved:
+            return "keep"
         if excess > (_QUIET_SLACK if quiet else _LOUD_SLACK):
             if excess > _JUMP and self._jump(clock):
                 return "keep"

@@ -30,6 +30,8 @@ from mixer.http.rooms import RoomRoutes
 from mixer.http.routing import Route, install
 from mixer.http.whip import CORS_HEADERS, SignallingRoutes, is_cors_path
 from mixer.registry import Registry
+from mixer.relay import Relay
+from mixer.relay_book import RelayBook
 from mixer.version import version
 from recording.holdings import Holdings
 
@@ -53,17 +55,20 @@ def build_app(
     web_directory: Path = WEB_DIRECTORY,
     clock: Callable[[], float] = time.time,
     heartbeat_s: float = HEARTBEAT_S,
+    relay: Relay | None = None,
+    relay_book: RelayBook | None = None,
 ) -> web.Application:
     """The application for a started ``registry``. ``settings`` went through ``config.with_secrets``.
 
-    ``clock``: Unix seconds, for tokens and TURN credentials. Run it with ``access_log=None``: each request is
+    ``clock``: Unix seconds, for tokens and TURN credentials. ``relay``: the embedded one, if there is one;
+    ``relay_book``: the registry's. Run it with ``access_log=None``: each request is
     logged by the application itself, without tokens.
     """
     auth = Authenticator(settings.admin_token, settings.token_secret, clock=clock)
-    ice = IceServers(settings.turn, clock=clock)
+    ice = IceServers(settings, relay, relay_book or RelayBook(), clock=clock)
     events = EventRoutes(registry, heartbeat_s=heartbeat_s)
     desk = Desk(holdings)
-    metrics = MetricRoutes(registry, events, holdings)
+    metrics = MetricRoutes(registry, events, holdings, settings.data_dir / "spool", relay)
     api: list[Route] = [
         *RoomRoutes(registry, auth).routes(),
         *ParticipantRoutes(registry).routes(),
@@ -71,8 +76,8 @@ def build_app(
         *RecordingRoutes(registry, desk).routes(),
         *PackageRoutes(desk, redirect=settings.archive.redirect == "auto").routes(),
         *CustodyRoutes(desk, registry.hub).routes(),
-        *SignallingRoutes("whip", registry, ice).routes(),
-        *SignallingRoutes("whep", registry, ice).routes(),
+        *SignallingRoutes("whip", registry, ice, auth).routes(),
+        *SignallingRoutes("whep", registry, ice, auth).routes(),
         *ice.routes(),
         *events.routes(),
         *metrics.routes(),

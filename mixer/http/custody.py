@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from mixer.events import EventHub
-from mixer.http.auth import ARCHIVIST, covers, require_room
+from mixer.http.auth import ARCHIVIST, covers, one_of, require_room
 from mixer.http.bodies import json_response, read_model, validate_query
 from mixer.http.holdings import Desk, public
 from mixer.http.routing import CALLER, OBJECT, Answer, Query, Route, json_answer
@@ -20,6 +20,7 @@ from recording.ledger import MAX_REASON
 from recording.rows import RecordingInfo
 
 _JSON: Final = "application/json"
+_FETCH: Final = one_of("archivist", query_token=True)
 
 
 class HoldBody(BaseModel):
@@ -103,12 +104,12 @@ class CustodyRoutes:
             ),
             Route(
                 "GET", one + "/tombstone", self._tombstone, "The signed tombstone of a deleted recording", tag,
-                ARCHIVIST, (json_answer(200, "act, key (fingerprint), signature (Ed25519, hex)", OBJECT),),
+                _FETCH, (json_answer(200, "act, key (fingerprint), signature (Ed25519, hex)", OBJECT),),
                 errors=(409, 503),
             ),
             Route(
                 "GET", one + "/premis", self._premis, "PREMIS 3: the files, and all that happened to them", tag,
-                ARCHIVIST, (Answer(200, "PREMIS 3 XML", {"application/xml": None}),), errors=(409, 503),
+                _FETCH, (Answer(200, "PREMIS 3 XML", {"application/xml": None}),), errors=(409, 503),
             ),
             Route(
                 "GET", "/v1/audit", self._audit, "The audit log, newest first", tag, ARCHIVIST,

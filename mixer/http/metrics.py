@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -25,7 +26,9 @@ from mixer.http.bodies import json_response
 from mixer.http.events import EventRoutes
 from mixer.http.routing import CALLER, OBJECT, Answer, Route, json_answer
 from mixer.registry import Registry
+from mixer.relay import Relay
 from recording.holdings import Holdings
+from recording.report import ArchiverReport, read_report
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +43,15 @@ Stats = Mapping[str, Any]
 class _RoomFigures(Collector):
     """Rooms as they were when the scrape asked for them."""
 
-    def __init__(self, registry: Registry, events: EventRoutes, holdings: Holdings) -> None:
+    def __init__(
+        self, registry: Registry, events: EventRoutes, holdings: Holdings, relay: Relay | None
+    ) -> None:
         self._registry = registry
         self._events = events
         self._holdings = holdings
+        self._relay = relay
         self.damaged = 0
+        self.archiver: ArchiverReport | None = None
         self.stats: dict[str, Stats] = {}
 
     def describe(self) -> Iterable[Metric]:
@@ -71,7 +78,27 @@ class _RoomFigures(Collector):
             [({}, self._registry.hub.overflows)],
         )
         yield from self._archive_figures()
+        yield from self._archiver_figures()
         yield from self._worker_figures()
+        if self._relay is not None:
+            yield from _relay_figures(self._relay)
+
+    def _archiver_figures(self) -> Iterator[Metric]:
+        report = self.archiver
+        if report is None:
+            return
+        waiting = [({"store": "first"}, report.waiting - report.waiting_second)]
+        up = [({"store": "first"}, float(not report.first))]
+        if report.second_where:
+            waiting.append(({"store": "second"}, report.waiting_second))
+            up.append(({"store": "second"}, float(not report.second)))
+        yield _gauge("mosaique_archive_waiting", "Closed recordings that a store has not got yet", waiting)
+        yield _gauge("mosaique_archive_store_up", "0 while the last thing a store was asked for failed", up)
+        yield _gauge(
+            "mosaique_archiver_report_age_seconds",
+            "Above 60: the archiver is not there",
+            [({}, time.time() - report.written_s)],
+        )
 
     def _archive_figures(self) -> Iterator[Metric]:
         custody = self._holdings.custody
@@ -121,6 +148,24 @@ class _RoomFigures(Collector):
         yield _gauge("mosaique_viewers", "Viewers of a rendition", viewers)
 
 
+def _relay_figures(relay: Relay) -> Iterator[Metric]:
+    """The embedded relay's, as it told them last; a relay that is down has none but that it is down."""
+    yield _gauge("mosaique_relay_up", "1 while the embedded relay runs", [({}, int(relay.is_up))])
+    yield _counter("mosaique_relay_restarts", "Relays that were started again", [({}, relay.restarts)])
+    figures = relay.figures
+    if figures is None:
+        return
+    yield _gauge("mosaique_relay_allocations", "Allocations that live", [({}, figures.allocations)])
+    for name, label, counts, text in (
+        ("packets", "direction", figures.packets, "Packets relayed"),
+        ("bytes", "direction", figures.bytes, "Bytes relayed"),
+        ("drops", "reason", figures.drops, "Packets not relayed"),
+        ("refusals", "reason", figures.refusals, "Requests refused"),
+    ):
+        samples = [({label: key}, float(count)) for key, count in counts.items()]
+        yield _counter(f"mosaique_relay_{name}", text, samples)
+
+
 def _mappings(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -145,11 +190,19 @@ def _fill(family: Metric, name: str, samples: Iterable[tuple[dict[str, str], flo
 class MetricRoutes:
     """See the module."""
 
-    def __init__(self, registry: Registry, events: EventRoutes, holdings: Holdings) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        events: EventRoutes,
+        holdings: Holdings,
+        spool: Path,
+        relay: Relay | None = None,
+    ) -> None:
         self._registry = registry
         self._holdings = holdings
+        self._spool = spool
         self._metrics = CollectorRegistry()
-        self._figures = _RoomFigures(registry, events, holdings)
+        self._figures = _RoomFigures(registry, events, holdings, relay)
         self._metrics.register(self._figures)
         self._requests = Counter(
             "mosaique_http_requests",
@@ -210,6 +263,7 @@ class MetricRoutes:
         answers = await asyncio.gather(*(self._stats(name) for name in names))
         self._figures.stats = {name: stats for name, stats in zip(names, answers, strict=True) if stats}
         self._figures.damaged = await asyncio.to_thread(self._holdings.index.count_damaged)
+        self._figures.archiver = await asyncio.to_thread(read_report, self._spool)
         text = generate_latest(self._metrics)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
@@ -228,7 +282,10 @@ class MetricRoutes:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no new sessions now.", headers={"Retry-After": "10"}
             )
-        return json_response({"status": "ready"})
+        report = await asyncio.to_thread(read_report, self._spool)
+        # Not ready only for new sessions: a store that is down costs none of them anything. Why, the log says.
+        archive = "unknown" if report is None else "failing" if report.first or report.second else "ok"
+        return json_response({"status": "ready", "archive": archive})
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict
 
 from mixer.errors import MosaiqueError, NoCapacity
 from mixer.http.auth import ARCHIVIST, one_of
-from mixer.http.bodies import json_response
+from mixer.http.bodies import json_response, validate_query
 from mixer.http.holdings import Desk, translated
 from mixer.http.problems import problem_of
 from mixer.http.ranges import select
-from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Route, json_answer
+from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Query, Route, json_answer
 from recording.archive import StoredFile
 from recording.audit import MAX_NAMED
 from recording.fixity import Verification, damaged
@@ -30,6 +32,14 @@ _PROGRESS_S: Final = 0.25  # how often a person looks
 
 class _Gone(Exception):
     """The client that asked for a verification went away in its middle."""
+
+
+class MediaQuery(BaseModel):
+    """The query of ``GET …/media``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    indexed: bool = False
 
 
 class PackageRoutes:
@@ -57,7 +67,13 @@ class PackageRoutes:
         return [
             Route(
                 "GET", one + "/media", self._media, "The composed MP4", tag, _FETCH, file("video/mp4"),
-                errors=(409, 412, 416, 503),
+                query=(
+                    Query(
+                        "indexed", "For players: with an index of the fragments (sidx) put in, so that seeking needs "
+                        "no walk through the file; not the sealed bytes, and another ETag", {"type": "boolean"},
+                    ),
+                ),
+                errors=(409, 412, 416, 422, 503),
             ),
             Route(
                 "GET", one + "/files", self._files, "All files of the package", tag, ARCHIVIST,
@@ -85,7 +101,9 @@ class PackageRoutes:
 
     async def _media(self, request: web.Request) -> web.StreamResponse:
         info = await self._desk.own(request)
-        file = await self._desk.ask(self._desk.holdings.archive.media, info.id)
+        archive = self._desk.holdings.archive
+        indexed = validate_query(request, MediaQuery).indexed
+        file = await self._desk.ask(archive.indexed_media if indexed else archive.media, info.id)
         return await self._send(request, info, file, f"{info.room}-{info.id}.mp4")
 
     async def _files(self, request: web.Request) -> web.Response:
@@ -142,9 +160,10 @@ class PackageRoutes:
         response = web.StreamResponse(status=206 if chosen.outcome == "part" else 200, headers=headers)
         response.headers["Content-Type"] = file.media_type
         response.content_length = chosen.end - chosen.start
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await _pump(response, await asyncio.to_thread(file.read, chosen.start, chosen.end))
+        with contextlib.suppress(ConnectionError):  # a player that seeks goes away all the time
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await _pump(response, await asyncio.to_thread(file.read, chosen.start, chosen.end))
         return response
 
     async def _link(self, request: web.Request, file: StoredFile, filename: str) -> str | None:

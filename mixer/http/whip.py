@@ -12,10 +12,10 @@ from typing import Final, Literal
 
 from aiohttp import web
 
-from mixer.errors import BadOffer, BadRequest, InvalidBody, NotFound
-from mixer.http.auth import PARTICIPANT, VIEWER
+from mixer.errors import BadOffer, BadRequest, InvalidBody, NotAllowed, NotAuthenticated, NotFound
+from mixer.http.auth import PARTICIPANT, VIEWER, Authenticator, require
 from mixer.http.bodies import MAX_SDP_BYTES, no_content, read_text
-from mixer.http.ice import IceServers
+from mixer.http.ice import IceServers, links
 from mixer.http.routing import CALLER, Answer, Query, Route
 from mixer.registry import Registry
 
@@ -48,10 +48,14 @@ def entity_tag(session: str) -> str:
 class SignallingRoutes:
     """WHIP or WHEP, by ``direction``."""
 
-    def __init__(self, direction: Literal["whip", "whep"], registry: Registry, ice: IceServers) -> None:
+    def __init__(
+        self, direction: Literal["whip", "whep"], registry: Registry, ice: IceServers, auth: Authenticator
+    ) -> None:
         self._direction: Literal["whip", "whep"] = direction
         self._registry = registry
         self._ice = ice
+        self._auth = auth
+        self._access = PARTICIPANT if direction == "whip" else VIEWER
 
     def routes(self) -> list[Route]:
         """The table."""
@@ -77,12 +81,17 @@ class SignallingRoutes:
         return [
             Route(
                 "POST", endpoint, self._offer, f"{verb} a room: an SDP offer in, the answer out", kind,
-                PARTICIPANT if kind == "whip" else VIEWER, (created,),
+                self._access, (created,),
                 body={SDP: None}, query=query, errors=(400, 406, 415, 503),
             ),
             Route(
                 "OPTIONS", endpoint, self._options, "What this endpoint accepts", kind, None,
-                (Answer(204, "See Accept-Post", headers={"Accept-Post": SDP}),),
+                (
+                    Answer(
+                        204, "See Accept-Post",
+                        headers={"Accept-Post": SDP, "Link": "ICE servers, for a token that may make a session"},
+                    ),
+                ),
             ),
             Route(
                 "PATCH", session, self._trickle, "Add ICE candidates (RFC 8840)", kind, VIEWER,
@@ -96,7 +105,19 @@ class SignallingRoutes:
         ]  # fmt: skip
 
     async def _options(self, request: web.Request) -> web.Response:
-        return web.Response(status=204, headers={"Accept-Post": SDP, "Allow": "POST, OPTIONS", **_PREFLIGHT})
+        response = web.Response(
+            status=204, headers={"Accept-Post": SDP, "Allow": "POST, OPTIONS", **_PREFLIGHT}
+        )
+        # A client that wants to gather before it offers (GStreamer's whipsink) asks here, with its token. A browser's
+        # preflight has none and is answered all the same.
+        try:
+            caller = self._auth.authenticate(request, self._access)
+            require(caller, self._access, request.match_info["room"])
+        except (NotAuthenticated, NotAllowed):
+            return response
+        for link in links(self._ice.servers_for(request, caller)):
+            response.headers.add("Link", link)
+        return response
 
     async def _session_options(self, request: web.Request) -> web.Response:
         headers = {"Accept-Patch": FRAGMENT, "Allow": "PATCH, DELETE, OPTIONS", **_PREFLIGHT}
@@ -133,7 +154,7 @@ class SignallingRoutes:
                 "Accept-Patch": FRAGMENT,
             },
         )
-        for link in self._ice.links(caller.sub):
+        for link in links(self._ice.servers(made.subject, request.host)):
             response.headers.add("Link", link)
         return response
 

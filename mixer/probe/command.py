@@ -14,6 +14,7 @@ from typing import Final
 import aiohttp
 
 from mixer.errors import MosaiqueError
+from mixer.probe import turn_command
 from mixer.probe.report import Figures, as_json, as_table, faults
 from mixer.probe.run import Plan, opened
 from mixer.video.rendition import RENDITIONS
@@ -88,10 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="local address of media (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="report as JSON on standard output")
+    turn_command.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
+    if args.turn is not None:
+        return turn_command.run(args)
     plan = Plan(
         url=args.url,
         room=args.room,

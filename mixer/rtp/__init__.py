@@ -15,5 +15,8 @@ departures  what we sent and when, settled by such feedback
 overuse     a queue that fills, seen in delays
 burst       what a line carries, seen in how a burst is drawn out
 probing     when to try whether it carries more
-bandwidth   all of these in one estimate
+line        a line's state, its rate, when loss says that it is full
+bandwidth   all of these in one estimate, of a peer that reports arrivals
+echo        round trips as a measure of the way out
+roundtrip   the estimate of a peer that reports nothing but losses
 """

@@ -65,18 +65,22 @@ class _Run:
 class FrameAssembler:
     """Whole pictures of one video SSRC, out of its packets in any order.
 
-    ``parameter_sets``: H.264's from the SDP (see `payload.depacketizer`). Pictures carry the sender's
-    timestamp, unwrapped, as pts; it starts anew, anywhere, when the sender's SSRC or numbering does.
+    ``parameter_sets``: H.264's from the SDP (see `payload.depacketizer`). ``ask_twice``: see `NackSchedule`.
+    Pictures carry the sender's timestamp, unwrapped, as pts; it starts anew, anywhere, when the sender's SSRC or
+    numbering does.
 
     Counters: ``frames`` handed out, ``dropped`` pictures received in vain, ``lost`` and ``recovered``
     packets, ``malformed`` pictures of rubbish, ``duplicates`` and ``late`` packets, ``overflows`` of the
-    table, ``resets`` by a new numbering.
+    table, ``resets`` by a new numbering, ``gaps`` that opened: `poll` then, not at its next time.
     """
 
-    def __init__(self, codec: VideoCodec, *, parameter_sets: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, codec: VideoCodec, *, parameter_sets: Sequence[bytes] = (), ask_twice: bool = False
+    ) -> None:
         self._codec = codec
         self._parameter_sets = tuple(parameter_sets)
-        self._nacks = NackSchedule()
+        self._nacks = NackSchedule(twice=ask_twice)
+        self.gaps = 0
         self._patience_s = PATIENCE_S
         self._ask_again_s = ASK_AGAIN_S
         self._asked_at: float | None = None
@@ -133,9 +137,11 @@ class FrameAssembler:
             return self._meet(packet, now)
         sequence = self._highest + delta
         if delta > 0:
-            if delta > 1 and not self._nacks.add(self._highest + 1, sequence, now):
-                self._rescue = None
-                self._lose_step(sequence, now)
+            if delta > 1:
+                self.gaps += 1
+                if not self._nacks.add(self._highest + 1, sequence, now):
+                    self._rescue = None
+                    self._lose_step(sequence, now)
             self._highest = sequence
         elif sequence < self._floor:
             self.late += 1
@@ -144,7 +150,7 @@ class FrameAssembler:
             self.duplicates += 1
             return []
         else:
-            self._nacks.arrived(sequence)
+            self._nacks.arrived(sequence, now)
         self._heard = True
         self._stray = None
         self._packets[sequence] = packet

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from mixer.media import AUDIO_CLOCK_HZ
-from mixer.rtp.nack import REORDER_S, NackSchedule
+from mixer.rtp.nack import NackSchedule
 from mixer.rtp.packet import RtpPacket
 
 LOSSY_S: Final = 10.0  # how long a line that lost a packet counts as one that loses
@@ -33,7 +33,7 @@ class SoundGaps:
     def __init__(self, clock_hz: int, *, foresees: bool = True) -> None:
         self._clock_hz = clock_hz
         self._foresees = foresees
-        self._nacks = NackSchedule(max_missing=MAX_MISSING, give_up_s=GIVE_UP_S)
+        self._nacks = NackSchedule(max_missing=MAX_MISSING, give_up_s=GIVE_UP_S, twice=foresees)
         self._ssrc: int | None = None
         self._highest = 0  # unwrapped sequence number, of what came or should have come
         self._came = (0, 0, 0.0)  # the newest that came: sequence number, timestamp, when
@@ -62,7 +62,7 @@ class SoundGaps:
             self._highest = packet.sequence
             self._came = packet.sequence, packet.timestamp, now
             return False
-        repaired = self._nacks.arrived(sequence)
+        repaired = self._nacks.arrived(sequence, now)
         if sequence > self._highest:
             if sequence > self._highest + 1:
                 self._nacks.add(self._highest + 1, sequence, now)
@@ -73,9 +73,10 @@ class SoundGaps:
             self._learn(sequence, packet, now)
         return repaired
 
-    def found(self, packet: RtpPacket) -> None:
+    def found(self, packet: RtpPacket, now: float) -> None:
         """A packet came inside another one: it need not be asked for."""
-        self._nacks.arrived(self._highest + ((packet.sequence - self._highest + 0x8000) & 0xFFFF) - 0x8000)
+        sequence = self._highest + ((packet.sequence - self._highest + 0x8000) & 0xFFFF) - 0x8000
+        self._nacks.arrived(sequence, now)
 
     def due(self, now: float) -> list[int]:
         """The 16-bit numbers to ask for now. To be called each 20 ms or so while `waits`."""
@@ -104,5 +105,5 @@ class SoundGaps:
         due = sequence + int((now - at - late_s) / self._step_s)
         due = min(due, sequence + MAX_FORESEEN)
         if due > self._highest:
-            self._nacks.add(self._highest + 1, due + 1, now - REORDER_S)
+            self._nacks.add(self._highest + 1, due + 1, now)
             self._highest = due

@@ -20,6 +20,7 @@ ANSWER_S: Final = 2.0  # a try without a result until then has failed
 MAX_PADDING: Final = 255  # bytes, RFC 3550 section 5.1: the last byte counts them
 _PASSED: Final = 0.88  # of the sending rate must arrive
 _MAX_LOSS: Final = 0.25
+_THIN: Final = 0.6
 _JITTER_S: Final = 0.025  # half a short burst; the long one tells jitter and a queue apart
 
 Stage = Literal["idle", "short", "long"]
@@ -35,6 +36,7 @@ class _Try:
     bps: float
     octets: int  # sent on the whole connection when it began
     ended_at: float | None = None
+    filled: bool = False  # all its padding has been given out
 
 
 class Prober:
@@ -88,12 +90,13 @@ class Prober:
     def padding(self, octets: int, header: int, now: float) -> list[int]:
         """Sizes of the padding packets to send now, without their ``header`` bytes. ``[]``: none, or not yet."""
         attempt = self._try
-        if attempt is None or attempt.ended_at is not None:
+        if attempt is None or attempt.filled:
             return []
         duration_s = _DURATION_S[self._stage]
         total = attempt.bps * duration_s / 8
         size = round(min(MAX_PADDING, max(1.0, total / _MIN_PACKETS - header)))
         elapsed_s = min(now - attempt.began_at, duration_s)
+        attempt.filled = elapsed_s >= duration_s
         missing = attempt.bps * elapsed_s / 8 - (octets - attempt.octets)
         return [size] * int(missing / (size + header))
 
@@ -113,7 +116,8 @@ class Prober:
         if attempt is None:
             return False
         jitter = self._stage == "short" and result.late_s < _JITTER_S
-        if result.loss > _MAX_LOSS or (result.arrived_bps < _PASSED * result.sent_bps and not jitter):
+        thin = result.sent_bps < _THIN * attempt.bps  # there was not enough to send
+        if thin or result.loss > _MAX_LOSS or (result.arrived_bps < _PASSED * result.sent_bps and not jitter):
             self._over(now + INTERVAL_S, now)
             return False
         if self._stage == "short":

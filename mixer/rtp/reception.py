@@ -39,17 +39,20 @@ class ReceptionStats:
 
     def receive(self, packet: RtpPacket, now: float) -> None:
         """Count a packet that arrived at ``now`` (seconds)."""
-        if not self._started:
+        sequence = packet.sequence
+        if sequence == self._max + 1 and packet.ssrc == self._ssrc and self._started:
+            self._max, self._suspect = sequence, None  # nearly all are the next one
+        elif not self._started:
             self._restart(packet)
         elif packet.ssrc != self._ssrc:
             self._last_report = None
             self._restart(packet)
-        elif not self._follow(packet.sequence):
+        elif not self._follow(sequence):
             return
         self.received += 1
         # Packets of one picture share a timestamp and late ones were repeated on request: neither tells
         # of the path's jitter (libwebrtc leaves them out, too).
-        if packet.sequence == self._max and packet.timestamp != self._last_timestamp:
+        if sequence == self._max and packet.timestamp != self._last_timestamp:
             self._measure_jitter(packet.timestamp, now)
 
     def sender_report(self, report: SenderReport, now: float) -> None:

@@ -7,9 +7,10 @@ same tiles, live, in a preview and when a recording is composed again. Rectangle
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import (
@@ -433,15 +434,24 @@ _DECODE_MS_PER_MPX: Final = 1.9  # 720p VP8 and H.264
 _SCALE_MS_PER_MPX: Final = 0.45  # read the whole source once, nearly whatever the tile's size
 _COMPOSE_MS_PER_MPX: Final = 0.75
 _ENCODE_MS_PER_MPX: Final = 5.7  # x264 superfast
-_SOURCE_MPX: Final = 0.92  # publishers are asked for 720p
+_SOURCE_PX: Final = 921_600  # of a source that nothing is known of: 720p
 _ALWAYS_CORES: Final = 0.03  # audio tick, signalling
 
 
-def predict_cost(body: LayoutBody, tiles: Sequence[Tile], renditions: Iterable[RenditionCost]) -> Cost:
-    """Estimate what ``tiles`` cost when all of them move and each of ``renditions`` is being watched."""
+def predict_cost(
+    body: LayoutBody,
+    tiles: Sequence[Tile],
+    renditions: Iterable[RenditionCost],
+    sources_px: Mapping[str, int] = MappingProxyType({}),
+) -> Cost:
+    """Estimate what ``tiles`` cost when all of them move and each of ``renditions`` is being watched.
+
+    ``sources_px``: pixels of each participant's pictures, as they will come.
+    """
     moving = {tile.participant for tile in tiles if tile.kind == "participant"}
     canvas_mpx = body.canvas.width * body.canvas.height / 1e6
-    ms_per_frame = len(moving) * _SOURCE_MPX * (_DECODE_MS_PER_MPX + _SCALE_MS_PER_MPX)
+    sources_mpx = sum(sources_px.get(source or "", _SOURCE_PX) for source in moving) / 1e6
+    ms_per_frame = sources_mpx * (_DECODE_MS_PER_MPX + _SCALE_MS_PER_MPX)
     ms_per_second = body.canvas.fps * (ms_per_frame + canvas_mpx * _COMPOSE_MS_PER_MPX)
     bps = 0
     for rendition in renditions:

@@ -1,7 +1,7 @@
 """Pictures at an even pace over a line that loses packets: all are held as long as the repaired ones take. Pure.
 
 A lost packet is there again a round trip later, and the pictures behind it wait for it: the picture stops, and
-then hurries. Once that has happened twice within four seconds every picture is held so that the late ones come in
+then hurries. Once that has happened twice within eight seconds every picture is held so that the late ones come in
 time (what browsers' own jitter buffers do); a good line has no delay from this.
 """
 
@@ -15,10 +15,12 @@ from mixer.media import VIDEO_CLOCK_HZ
 LATE_S: Final = 0.06  # two pictures of 30 a second: less is jitter, and hardly seen
 MAX_HOLD_S: Final = 0.2  # two repeats on a long line; as much as a voice may be asked to wait for its picture
 INCIDENTS: Final = 2  # one late picture may have been a large one
-MEMORY_S: Final = (
-    4.0  # 2 % of a camera's packets are lost several times a second, in bursts of five still each second
+MEMORY_S: Final = 8.0  # bursts of five that make 2 % of a camera's 50 packets a second come each five seconds
+CALM_S: Final = 3.0  # without one a line counts as good again ...
+CALM_TIMES: Final = 4  # ... or so many times what was between two, where they came seldom
+LOWER_S_PER_S: Final = (
+    0.1  # a hold that ends at once would be seen as a jump; libwebrtc lowers its own so, too
 )
-LOWER_S_PER_S: Final = 0.05  # a hold that ends at once would be seen as a jump
 _JUMP_S: Final = 2.0  # a transit that far off is another clock
 _BASE_S: Final = 10.0  # how long a fastest transit is believed
 
@@ -43,7 +45,7 @@ class Steady:
             else:
                 self._incidents.append([now, late_s])
         self._is_late = late_s > LATE_S
-        while self._incidents and now - self._incidents[0][0] > MEMORY_S:
+        while self._incidents and (now - self._incidents[0][0] > MEMORY_S or self._is_calm(now)):
             self._is_late = self._is_late and len(self._incidents) > 1
             self._incidents.popleft()
         wanted = max((late for _, late in self._incidents), default=0.0)
@@ -51,6 +53,12 @@ class Steady:
         lowered = self.hold_s - LOWER_S_PER_S * min(1.0, max(0.0, now - self._at))
         self.hold_s, self._at = max(wanted, lowered), now
         return max(0.0, self.hold_s - late_s)
+
+    def _is_calm(self, now: float) -> bool:
+        """Whether the last incident is longer ago than the next one would be."""
+        first, last = self._incidents[0][0], self._incidents[-1][0]
+        between_s = (last - first) / (len(self._incidents) - 1) if len(self._incidents) > 1 else MEMORY_S
+        return now - last > max(CALM_S, CALM_TIMES * between_s)
 
     def _late(self, transit_s: float, now: float) -> float:
         """Seconds later than the fastest picture lately."""

@@ -13,6 +13,8 @@ upgrade of either is made with the contract tests green.
     Which pair media leaves by.
 ``Connection.query_consent``
     The keepalives of RFC 7675 stay; the verdict is ours, see ``IceConnection.query_consent``.
+``Connection.build_request``
+    Checks beside aioice's own: `IceConnection.call`.
 ``StunProtocol.__init__``, ``.request``, ``.close``, ``.transactions``
     A protocol object without a transport of its own.
 ``RTCDtlsTransport(transport)``, of which it uses ``_recv`` and ``_send``
@@ -55,6 +57,7 @@ MAX_SRTP_BYTES: Final = (
 COMPONENT: Final = 1  # RFC 8445: RTP; RTCP is multiplexed on it (RFC 5761), there is no second one
 MAX_REMOTE_CANDIDATES: Final = 32  # a browser on a laptop with VPNs sends about 12
 MAX_DTLS_BACKLOG: Final = 32  # datagrams; a whole handshake flight is at most 6
+MAX_CALLS: Final = 128  # without an answer; 3 s of the fastest calling
 CONSENT_INTERVAL_S: Final = 5.0  # RFC 7675 section 5.1
 CONSENT_ANSWER_S: Final = (
     0.45  # shorter than aioice's first retransmission, so that a measured RTT is not two
@@ -130,6 +133,7 @@ class IceConnection(Connection):
         self._heard = heard
         self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._selected: tuple[UdpSocket, Address] | None = None
+        self._called: deque[bytes] = deque()  # transactions of `call`, answered ones among them
         self.rtt_s: float | None = None
         self.dropped: Counter[str] = Counter()
         port.register(ufrag, self)
@@ -185,6 +189,30 @@ class IceConnection(Connection):
                 else:
                     self._heard()
 
+    def call(self, answered: Callable[[], None]) -> None:
+        """Send one check, once; ``answered`` when its authenticated answer comes. Nothing before there is a path."""
+        pair = self._nominated.get(COMPONENT)
+        if pair is None or self.remote_password is None:
+            return
+        key = self.remote_password.encode()
+        request = self.build_request(pair, nominate=False)
+        request.add_message_integrity(key)
+
+        def response(data: bytes, source: Address) -> None:
+            message = _parse(data)
+            if message is None or not message.check_message_integrity(key):
+                self.dropped["unauthenticated_stun"] += 1
+                return
+            self._port.transactions.pop(request.transaction_id, None)
+            self._heard()
+            answered()
+
+        if len(self._called) == MAX_CALLS:
+            self._port.transactions.pop(self._called.popleft(), None)
+        self._called.append(request.transaction_id)
+        self._port.transactions[request.transaction_id] = response
+        pair.protocol.send_stun(request, pair.remote_addr)
+
     def _knows(self, addr: Address) -> bool:
         return any((c.host, c.port) == addr for c in self._remote_candidates)
 
@@ -226,6 +254,8 @@ class IceConnection(Connection):
     async def close(self) -> None:
         self._port.unregister(self.local_username, self)
         self._selected = None
+        for transaction in self._called:
+            self._port.transactions.pop(transaction, None)
         self._dtls.put_nowait(None)
         await super().close()
 
@@ -307,37 +337,32 @@ class SrtpSession:
 
     def __init__(self, session: pylibsrtp.Session) -> None:
         self._session = session
-        self._srtp = session._srtp[0]
-        self._packet = ffi.new("char[]", SRTP_BUFFER_BYTES)
-        self._bytes = ffi.buffer(self._packet)
-        self._size = ffi.new("int *")
-
-    def protect(self, packet: bytes) -> bytes:
+        packet = ffi.new("char[]", SRTP_BUFFER_BYTES)
+        self.protect = self._bound(lib.srtp_protect, packet)
         """SRTP of an RTP packet."""
-        return self._run(lib.srtp_protect, packet)
-
-    def protect_rtcp(self, packet: bytes) -> bytes:
+        self.protect_rtcp = self._bound(lib.srtp_protect_rtcp, packet)
         """SRTCP of an RTCP packet."""
-        return self._run(lib.srtp_protect_rtcp, packet)
-
-    def unprotect(self, packet: bytes) -> bytes:
+        self.unprotect = self._bound(lib.srtp_unprotect, packet)
         """The RTP packet in an SRTP packet."""
-        return self._run(lib.srtp_unprotect, packet)
-
-    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        self.unprotect_rtcp = self._bound(lib.srtp_unprotect_rtcp, packet)
         """The RTCP packet in an SRTCP packet."""
-        return self._run(lib.srtp_unprotect_rtcp, packet)
 
-    def _run(self, function: Callable[[Any, Any, Any], int], packet: bytes) -> bytes:
-        size = len(packet)
-        if size > MAX_SRTP_BYTES:
-            raise ValueError(f"a packet of {size} bytes is too long for SRTP")
-        self._bytes[0:size] = packet
-        self._size[0] = size
-        if status := function(self._srtp, self._packet, self._size):
-            raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
-        protected: bytes = self._bytes[0 : self._size[0]]
-        return protected
+    def _bound(self, function: Callable[[Any, Any, Any], int], packet: Any) -> Callable[[bytes], bytes]:
+        """``function`` on ``packet``, the session's buffer. A closure: run for each packet, it looks nothing up."""
+        srtp, content, length = self._session._srtp[0], ffi.buffer(packet), ffi.new("int *")
+
+        def run(data: bytes) -> bytes:
+            size = len(data)
+            if size > MAX_SRTP_BYTES:
+                raise ValueError(f"a packet of {size} bytes is too long for SRTP")
+            content[0:size] = data
+            length[0] = size
+            if status := function(srtp, packet, length):
+                raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
+            done: bytes = content[0 : length[0]]
+            return done
+
+        return run
 
 
 class SecureTransport:
@@ -425,6 +450,11 @@ class SecureTransport:
         if self._tx is None or self._closing:
             return False
         return self._send(self._tx.protect_rtcp(packet))
+
+    def call(self, answered: Callable[[], None]) -> None:
+        """Call the peer, which has to answer at once: a connectivity check (RFC 8445 section 7.3)."""
+        if not self._closing:
+            self._ice.call(answered)
 
     def _send(self, data: bytes) -> bool:
         sent = self._ice.send_media(data)

@@ -18,31 +18,26 @@ import functools
 import json
 import random
 import secrets
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin
 
 import aiohttp
 from aioice import Candidate
+from aiortc.rate import RemoteBitrateEstimator
 
 from mixer.errors import BadOffer
-from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, EncodedVideo, Kind, VideoCodec
+from mixer.media import EncodedVideo, Kind, VideoCodec
 from mixer.rtp.arrivals import ArrivalLog
-from mixer.rtp.assemble import FrameAssembler
 from mixer.rtp.gaps import SoundGaps
 from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket, parse_rtp
-from mixer.rtp.reception import ReceptionStats
-from mixer.rtp.red import RedUnpacker
 from mixer.rtp.rtcp import (
     FullIntraRequest,
     Nack,
     PictureLossIndication,
     ReceiverEstimatedMaxBitrate,
     ReceiverReport,
-    ReportBlock,
     RtcpPacket,
     SenderReport,
     SourceDescription,
@@ -50,9 +45,18 @@ from mixer.rtp.rtcp import (
     write_rtcp,
 )
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
-from mixer.webrtc.answer import TRANSPORT_CC
+from mixer.webrtc.client_offer import (
+    OPUS_PT,
+    RTX_PTS,
+    STAMP_ID,
+    TRANSPORT_ID,
+    VIDEO_PTS,
+    Direction,
+    Tells,
+    Wanted,
+)
+from mixer.webrtc.client_streams import Incoming, Loss, Outgoing
 from mixer.webrtc.offer import Offer, Section, parse_offer
-from mixer.webrtc.outgoing import OutgoingStream
 from mixer.webrtc.udp import UdpPort
 
 CONNECT_TIMEOUT_S: Final = 15.0
@@ -62,23 +66,7 @@ POLL_S: Final = (
 REPORT_S: Final = 1.0  # RFC 4585 section 3.4 allows as little; the server's loss figures follow ours
 ARRIVALS_S: Final = 0.1  # libwebrtc's usual pace of transport-wide feedback
 ANY_PORT: Final = range(1)  # port 0: the kernel chooses
-_CLOCK_HZ: Final[dict[Kind, int]] = {"audio": AUDIO_CLOCK_HZ, "video": VIDEO_CLOCK_HZ}
-_OPUS_PT: Final = 111
-_RED_PT: Final = 63
-_TRANSPORT_ID: Final = 5  # of the transport-wide sequence number, in what we receive
-_VIDEO_PTS: Final[dict[VideoCodec, int]] = {"VP8": 96, "H264": 102, "VP9": 98}
-_RTX_PTS: Final[dict[int, int]] = {97: 96, 103: 102, 99: 98}  # RTX payload type → the one it repairs
-_VIDEO_FMTP: Final[dict[VideoCodec, str]] = {
-    "H264": "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"  # RFC 6184 section 8.1
-}
-
-Direction = Literal["sendonly", "recvonly", "sendrecv"]
-_REPAIRS: Final = ("nack", "nack pli", "ccm fir")
-_FEEDBACK: Final[dict[Direction, tuple[str, ...]]] = {
-    "recvonly": _REPAIRS,  # we estimate nothing of what comes
-    "sendonly": (*_REPAIRS, "goog-remb"),
-    "sendrecv": (*_REPAIRS, "goog-remb"),
-}
+AGAIN_S: Final = 0.1  # until a round trip is known: libwebrtc repeats nothing twice within one
 _Report = TypeVar("_Report", SenderReport, ReceiverReport)
 
 
@@ -90,77 +78,13 @@ class Refused(ConnectionError):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One direction's packets, as its receiver counts them."""
-
-    packets: int
-    lost: int
-
-    @property
-    def share(self) -> float:
-        """0.0 … 1.0; repeats that outnumber losses make no negative loss."""
-        expected = self.packets + self.lost
-        return max(0, self.lost) / expected if expected > 0 else 0.0
-
-
-class _Outgoing:
-    """One stream that we send, the moment of its newest sample, and what its receiver last said of it."""
-
-    def __init__(self, kind: Kind, payload_type: int) -> None:
-        self.stream = OutgoingStream(
-            ssrc=secrets.randbits(32), payload_type=payload_type, clock_hz=_CLOCK_HZ[kind]
-        )
-        self.newest: tuple[float, int] | None = None  # loop time, pts
-        self.receiver: ReportBlock | None = None
-
-    def report(self, now: float) -> SenderReport | None:
-        if self.newest is None:
-            return None
-        at, pts = self.newest
-        return self.stream.report(room_s=pts / self.stream.clock_hz + now - at, unix_s=time.time())
-
-    @property
-    def loss(self) -> Loss:
-        lost = self.receiver.packets_lost if self.receiver is not None else 0
-        return Loss(self.stream.packets - lost, lost)
-
-
-class _Incoming:
-    """One stream that we receive. ``assembler`` is there only when someone wants its pictures, ``red`` and ``gaps``
-    only of sound.
-    """
-
-    def __init__(self, kind: Kind, codec: VideoCodec | None, *, assemble: bool) -> None:
-        self.kind = kind
-        self.codec = codec
-        self.stats = ReceptionStats(_CLOCK_HZ[kind])
-        self.assembler = FrameAssembler(codec) if assemble and codec is not None else None
-        sounds = kind == "audio"
-        self.red = RedUnpacker(red_type=_RED_PT, inner_type=_OPUS_PT) if sounds else None
-        self.gaps = SoundGaps(AUDIO_CLOCK_HZ, foresees=False) if sounds else None
-        self.ssrc: int | None = None
-
-    def sounds(self, packet: RtpPacket) -> list[RtpPacket]:
-        """Packets of bare Opus: this one, after the lost ones that it repeats. Raises ``MalformedPacket``."""
-        found = self.red.unpack(packet) if self.red is not None else [packet]
-        if self.gaps is not None:
-            for earlier in found[:-1]:
-                self.gaps.found(earlier)
-        return found
-
-    def is_repair(self, packet: RtpPacket, now: float) -> bool:
-        """Whether a packet of sound came because it was asked for."""
-        return self.gaps is not None and self.gaps.take(packet, now)
-
-
 class WebRtcClient:
     """One WHIP or WHEP session. Callbacks are plain attributes, called on the loop thread; set them before
     ``start``.
 
-    ``video``: codecs to offer, best first; empty for none. ``assemble``: hand out whole pictures by
-    ``on_video`` (else received video is only counted). ``transport_cc``: report when each packet came, as
-    browsers do; without it the server has only our loss to go by. ``bind``: local address of the media socket.
+    ``video``: codecs to offer, best first; empty for none. ``assemble``: hand out whole pictures by ``on_video`` (else
+    received video is only counted). ``tells``: what the server hears of its line: when each packet came, as from
+    browsers, an estimate of ours (REMB), or no more than what was lost. ``bind``: local address of the media socket.
     """
 
     def __init__(
@@ -173,7 +97,7 @@ class WebRtcClient:
         video: Sequence[VideoCodec] = ("VP8",),
         audio: bool = True,
         assemble: bool = False,
-        transport_cc: bool = True,
+        tells: Tells = "transport-cc",
         bind: str = "127.0.0.1",
     ) -> None:
         self.on_video: Callable[[EncodedVideo, float], None] = lambda frame, now: None
@@ -184,19 +108,18 @@ class WebRtcClient:
         self._http = http
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._direction = direction
-        self._video = tuple(video)
-        self._audio = audio
+        self._wanted = Wanted(direction, tuple(video), audio, tells)
         self._assemble = assemble
-        self._arrivals = ArrivalLog() if transport_cc and direction != "sendonly" else None
+        self._arrivals = ArrivalLog() if self._wanted.told_by("transport-cc") else None
+        self._estimator = RemoteBitrateEstimator() if self._wanted.told_by("remb") else None
         self._arrivals_at = 0.0
         self._ufrag, self._password = secrets.token_hex(4), secrets.token_hex(16)
         self._cname = secrets.token_hex(8)
         self._report_ssrc = secrets.randbits(32)  # sender SSRC of feedback when we send nothing
         self._port = UdpPort(host=bind, ports=ANY_PORT)
         self._transport: SecureTransport | None = None
-        self._outgoing: dict[Kind, _Outgoing] = {}
-        self._incoming: dict[int, _Incoming] = {}  # by payload type
+        self._outgoing: dict[Kind, Outgoing] = {}
+        self._incoming: dict[int, Incoming] = {}  # by payload type
         self._session_url: str | None = None
         self._poller: asyncio.Task[None] | None = None
         self.first_packet_at: float | None = None
@@ -257,59 +180,18 @@ class WebRtcClient:
             return body
 
     def _offer(self, candidates: Iterable[Candidate]) -> str:
-        mids = [kind for kind, wanted in (("audio", self._audio), ("video", bool(self._video))) if wanted]
-        fingerprint = _certificate().getFingerprints()[0]
-        transport = [
-            "c=IN IP4 0.0.0.0",
-            "a=rtcp-mux",
-            f"a=ice-ufrag:{self._ufrag}",
-            f"a=ice-pwd:{self._password}",
-            f"a=fingerprint:{fingerprint.algorithm} {fingerprint.value}",
-            "a=setup:actpass",
-            f"a={self._direction}",
-        ]
-        rows = ["v=0", f"o=- {random.getrandbits(62)} 1 IN IP4 127.0.0.1", "s=-", "t=0 0"]
-        rows.append(f"a=group:BUNDLE {' '.join(mids)}")
-        feedback = _FEEDBACK[self._direction]
-        if self._arrivals is not None:
-            transport.append(f"a=extmap:{_TRANSPORT_ID} {TRANSPORT_CC}")
-            feedback = (*feedback, "transport-cc")
-        gathered = [*(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates), "a=end-of-candidates"]
-        if self._audio:
-            numbers = (
-                f"{_OPUS_PT} {_RED_PT}"  # in this order: what is sent is bare, what is received may be either
-            )
-            rows += [f"m=audio 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:audio"]
-            gathered = []  # the rest of the BUNDLE group shares them (RFC 9143 section 7.4)
-            rows += [f"a=rtpmap:{_OPUS_PT} opus/48000/2", f"a=fmtp:{_OPUS_PT} minptime=10;useinbandfec=1"]
-            rows += [f"a=rtpmap:{_RED_PT} red/48000/2", f"a=fmtp:{_RED_PT} {_OPUS_PT}/{_OPUS_PT}"]
-            rows.append(f"a=rtcp-fb:{_OPUS_PT} nack")  # as our page has its browser say
-            rows += [f"a=rtcp-fb:{_OPUS_PT} transport-cc"] if self._arrivals is not None else []
-            rows += self._source("audio", _OPUS_PT)
-        if self._video:
-            media = [_VIDEO_PTS[codec] for codec in self._video]
-            # with the reports, as browsers do: a line that is measured is tried with padding, which is RTX
-            repairs = {
-                rtx: apt for rtx, apt in _RTX_PTS.items() if apt in media and self._arrivals is not None
-            }
-            numbers = " ".join(map(str, [*media, *repairs]))
-            rows += [f"m=video 9 UDP/TLS/RTP/SAVPF {numbers}", *transport, *gathered, "a=mid:video"]
-            for codec in self._video:
-                number = _VIDEO_PTS[codec]
-                rows.append(f"a=rtpmap:{number} {codec}/90000")
-                rows += [f"a=rtcp-fb:{number} {value}" for value in feedback]
-                if fmtp := _VIDEO_FMTP.get(codec):
-                    rows.append(f"a=fmtp:{number} {fmtp}")
-            for rtx, apt in repairs.items():
-                rows += [f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={apt}"]
-            rows += self._source("video", _VIDEO_PTS[self._video[0]])
-        return "\r\n".join(rows) + "\r\n"
-
-    def _source(self, kind: Kind, payload_type: int) -> list[str]:
-        if self._direction == "recvonly":
-            return []
-        outgoing = self._outgoing[kind] = _Outgoing(kind, payload_type)
-        return [f"a=ssrc:{outgoing.stream.ssrc} cname:{self._cname}", f"a=msid:probe {kind}"]
+        wanted, fingerprint = self._wanted, _certificate().getFingerprints()[0]
+        if wanted.direction != "recvonly":
+            numbers: dict[Kind, int] = {"audio": OPUS_PT} if wanted.audio else {}
+            numbers |= {"video": VIDEO_PTS[wanted.video[0]]} if wanted.video else {}
+            self._outgoing = {kind: Outgoing(kind, number) for kind, number in numbers.items()}
+        return wanted.offer(
+            ice=(self._ufrag, self._password),
+            fingerprint=(fingerprint.algorithm, fingerprint.value),
+            candidates=[candidate.to_sdp() for candidate in candidates],
+            sources={kind: outgoing.stream.ssrc for kind, outgoing in self._outgoing.items()},
+            cname=self._cname,
+        )
 
     def _agree(self, answer: Offer) -> None:
         """Take over what the answer left of the offer (RFC 3264 section 6: send its first format)."""
@@ -327,14 +209,14 @@ class WebRtcClient:
 
     def _expect(self, kind: Kind, section: Section) -> None:
         if kind == "audio":
-            sound = _Incoming(kind, None, assemble=False)
+            sound = Incoming(kind, None, assemble=False)
             self._incoming |= {codec.payload_type: sound for codec in section.codecs}
             return
         for codec in section.codecs:
-            if codec.payload_type in _RTX_PTS:
+            if codec.payload_type in RTX_PTS:
                 continue
-            name = next((name for name, number in _VIDEO_PTS.items() if number == codec.payload_type), None)
-            self._incoming[codec.payload_type] = _Incoming(kind, name, assemble=self._assemble)
+            name = next((name for name, number in VIDEO_PTS.items() if number == codec.payload_type), None)
+            self._incoming[codec.payload_type] = Incoming(kind, name, assemble=self._assemble)
 
     async def close(self) -> None:
         """DELETE the session and close the transport. Safe at any point, any number of times."""
@@ -405,11 +287,11 @@ class WebRtcClient:
         return outgoing.loss if outgoing is not None else Loss(0, 0)
 
     @property
-    def _streams(self) -> Iterable[_Incoming]:
+    def _streams(self) -> Iterable[Incoming]:
         """Each stream once, however many payload types it has."""
         return dict.fromkeys(self._incoming.values())
 
-    def _of_kind(self, kind: Kind) -> _Incoming | None:
+    def _of_kind(self, kind: Kind) -> Incoming | None:
         """The stream of that kind that packets come from; before any came, the first expected one."""
         streams = [incoming for incoming in self._streams if incoming.kind == kind]
         return next(
@@ -420,9 +302,8 @@ class WebRtcClient:
         packet = parse_rtp(data)
         now = asyncio.get_running_loop().time()
         self.bytes_received += len(data)
-        if self._arrivals is not None and len(number := packet.extensions.get(_TRANSPORT_ID, b"")) == 2:
-            self._arrivals.record(int.from_bytes(number, "big"), now)
-        repaired = _RTX_PTS.get(packet.payload_type)
+        self._look_at_line(packet, now)
+        repaired = RTX_PTS.get(packet.payload_type)
         incoming = self._incoming.get(repaired or packet.payload_type)
         if incoming is None:
             return
@@ -439,13 +320,24 @@ class WebRtcClient:
         else:
             return
         if incoming.kind == "audio":
-            for sound in incoming.sounds(packet):
+            for sound in incoming.sounds(packet, now):
                 self.on_audio(sound, now)
             self._urge(incoming, now)
         elif incoming.assembler is not None:
             for frame in incoming.assembler.push(packet, now):
                 self.on_video(frame, now)
             self._urge(incoming, now)
+
+    def _look_at_line(self, packet: RtpPacket, now: float) -> None:
+        """Keep what we tell of it. The estimator is aiortc's, which is libwebrtc's of before transport-cc."""
+        number, stamp = packet.extensions.get(TRANSPORT_ID, b""), packet.extensions.get(STAMP_ID, b"")
+        if self._arrivals is not None and len(number) == 2:
+            self._arrivals.record(int.from_bytes(number, "big"), now)
+        if self._estimator is not None and len(stamp) == 3:
+            sent = int.from_bytes(stamp, "big")
+            told = self._estimator.add(round(now * 1000), sent, len(packet.payload), packet.ssrc)
+            if told is not None:
+                self._feedback(ReceiverEstimatedMaxBitrate(told[0], tuple(told[1]), self._report_ssrc))
 
     def _rtcp(self, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
@@ -477,11 +369,12 @@ class WebRtcClient:
         outgoing = next((out for out in self._outgoing.values() if out.stream.ssrc == ssrc), None)
         if outgoing is None or self._transport is None:
             return
+        outgoing.stream.again_s = self._transport.rtt_s or AGAIN_S
         for sequence in lost:
             if (packet := outgoing.stream.repeat(sequence, now)) is not None:
                 self._transport.send_rtp(packet)
 
-    def _urge(self, incoming: _Incoming, now: float) -> None:
+    def _urge(self, incoming: Incoming, now: float) -> None:
         """Ask for what is missing and due: at a packet, and at the timer when none comes."""
         repairer = incoming.assembler or incoming.gaps
         if repairer is None or incoming.ssrc is None or self._transport is None:

@@ -1,13 +1,21 @@
-"""What one peer's line carries of what we send: departures, reports, bursts and tries put together. Pure."""
+"""What one peer's line carries of what we send: bursts, tries, and whatever tells of the line put together. Pure.
+
+`TimedLine` is for peers that report when each packet came (transport-cc), `EchoedLine` for all others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from mixer.rtp.bandwidth import BandwidthEstimator, LineState
+from mixer.rtp.bandwidth import BandwidthEstimator
 from mixer.rtp.burst import BurstMeter
 from mixer.rtp.departures import Departures
+from mixer.rtp.echo import EchoMeter
+from mixer.rtp.line import LineState
 from mixer.rtp.probing import Prober
+from mixer.rtp.roundtrip import Report, RoundTripEstimator
 from mixer.rtp.rtcp import ReportBlock
 from mixer.rtp.twcc import TransportFeedback
 
@@ -21,6 +29,30 @@ UNKNOWN_BPS: Final = 1_000_000  # of a line that tells nothing; more repeats com
 NARROW_BPS: Final = 200_000  # ten reports a second are 6 kbit/s
 _REPEAT_BURST_S: Final = 1.0
 DRAIN_S: Final = 4.0  # at most: a queue that holds more is not waited for
+CALL_BYTES: Final = 124  # a connectivity check with the usual attributes, headers included
+CALL_S: Final = 0.1  # between two calls at least,
+RARE_CALL_S: Final = 1.0  # at most,
+CALLS: Final = 0.02  # and so much of what is sent
+DENSE_CALL_S: Final = 0.025  # the same while something is wrong, or a queue is waited for
+DENSE_CALLS: Final = 0.2
+DENSE_S: Final = 1.5  # so long; on a line of 30 kbit/s that would be all that it carries
+WORRIED_CALLS: Final = 0.05
+TRY_CALLS: Final = 0.1  # of what a try sends
+
+
+MOST_REPORTED: Final = 20_000  # packets of one report: more is a sequence that began again
+
+SentBlock = tuple[ReportBlock, int]  # and how many packets of that stream have been sent
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A stream's last report: when it came, packets of it and octets of all sent until then."""
+
+    block: ReportBlock
+    packets: int
+    octets: int
+    at: float
 
 
 class _SentRate:
@@ -32,7 +64,8 @@ class _SentRate:
         self._bps = 0.0
 
     def add(self, size: int, now: float) -> None:
-        self._turn(now)
+        if now - self._since >= 0.5:
+            self._turn(now)
         self._octets += size
 
     def bps(self, now: float) -> float:
@@ -47,47 +80,43 @@ class _SentRate:
 
 
 class Downlink:
-    """See the module. ``reports``: the peer answers transport-wide numbers; ``pads``: it takes padding (RTX)."""
+    """See the module. ``pads``: what is sent can be made more, to try the line; ``narrow``: see there."""
 
-    def __init__(self, *, reports: bool, pads: bool) -> None:
-        self.reports = reports
-        self._pads = reports and pads
-        self._departures = Departures()
-        self._meter = BurstMeter()
+    reports = False
+
+    def __init__(self, estimator: BandwidthEstimator | RoundTripEstimator, *, pads: bool) -> None:
+        self._estimator = estimator
+        self._pads = pads
         self._prober = Prober()
-        self._estimator = BandwidthEstimator(measured=self._pads)
         self._rate = _SentRate()
         self._octets = 0
+        self._packets = 0
         self._heard = False
         self._repeat_bits = 0.0
         self._repeat_at = 0.0
         self._drain_until = float("-inf")
-        self._drain_from = 0
-        self._reported = (0, 0.0)  # octets sent when the last report came, and when
 
     # --- out
 
     def depart(self, size: int, now: float, burst: int = 0) -> int:
-        """A numbered packet of ``size`` bytes (RTP, in clear) leaves; its transport-wide number."""
+        """A packet of ``size`` bytes (RTP, in clear) leaves, part of ``burst``; its transport-wide number if any."""
         self.count(size, now)
-        if not self.reports:
-            return 0
-        burst = self._prober.sending or burst
-        self._meter.sent(burst)
-        return self._departures.depart(size + WIRE_OVERHEAD, now, burst)
+        return 0
 
     def count(self, size: int, now: float) -> None:
-        """A packet leaves that has no number."""
-        self._rate.add(size + WIRE_OVERHEAD, now)
-        self._octets += size + WIRE_OVERHEAD
+        """A packet leaves that is part of nothing."""
+        size += WIRE_OVERHEAD
+        self._rate.add(size, now)
+        self._octets += size
+        self._packets += 1
 
     def begin_burst(self, now: float) -> int:
         """A picture begins that is big enough to measure the line with; goes along with its packets."""
-        return self._meter.begin(now) if self.reports else 0
+        raise NotImplementedError
 
     def end_burst(self, burst: int, now: float) -> None:
         """Its last packet has left."""
-        self._meter.end(burst, now)
+        raise NotImplementedError
 
     def pacing_s(self, size: int, packets: int) -> float | None:
         """How long a picture of ``size`` bytes may take to leave; ``None``: nothing is known of the line."""
@@ -110,57 +139,45 @@ class Downlink:
         """Sizes of the padding packets to send now, without their ``header`` bytes."""
         sizes = self._prober.padding(self._octets, header + WIRE_OVERHEAD, now)
         if not sizes and (ended := self._prober.ended(now)) is not None:
-            self._meter.end(ended, now)
+            self.end_burst(ended, now)
         return sizes
 
     @property
     def probing(self) -> bool:
-        """Whether `padding` is to be asked each few milliseconds."""
+        """Whether the line is being tried."""
         return self._prober.sending is not None
+
+    def restless(self, now: float) -> bool:
+        """Whether there may be something to send each few milliseconds: padding, or a call."""
+        return self.probing
+
+    def call_due(self, now: float) -> bool:
+        """Whether to call the peer now: it answers at once, which tells of the queue."""
+        return False
+
+    def called(self, now: float) -> int:
+        """It was called; the number of the call."""
+        return 0
 
     # --- back
 
+    def answered(self, call: int, now: float) -> None:
+        """The answer to a call."""
+
     def feedback(self, packet: TransportFeedback, rtt_s: float | None, now: float) -> None:
         """A transport-wide report of the peer."""
-        if not self.reports:
-            return
-        if not self._heard:
-            self._heard = True
-            self._prober.wait(now + FIRST_TRY_S)
-        outcome = self._departures.resolve(packet)
-        for departure in outcome.arrived:
-            if departure.number >= self._drain_from:
-                self._drain_until = float("-inf")
-            if departure.burst:
-                self._meter.arrived(departure)
-        for departure in outcome.lost:
-            if departure.burst:
-                self._meter.lost(departure)
-        self._estimator.rtt_s = rtt_s
-        self._estimator.feedback(outcome, now, disturbed=self._prober.disturbs(now))
-        for result in self._meter.results(now):
-            if not self._prober.owns(result.burst) or self._prober.result(result, now):
-                self._estimator.burst(result, now)
-        if self._estimator.congested(now):
-            self._prober.congested(now)
 
     def remb(self, bps: int, now: float) -> None:
         """The peer's own estimate."""
-        self._estimator.remb(bps, self._rate.bps(now), now)
 
-    def reported(self, block: ReportBlock, rtt_s: float | None, now: float) -> None:
-        """A receiver report on the stream that tells most of the line."""
-        before_octets, before = self._reported
-        self._reported = self._octets, now
-        sent_bps = (self._octets - before_octets) * 8 / (now - before) if now > before else 0.0
-        self._estimator.report(block.fraction_lost / 256, rtt_s, sent_bps, now)
+    def reported(self, blocks: Sequence[SentBlock], rtt_s: float | None, now: float) -> None:
+        """A receiver report on our streams."""
 
     # --- a full queue
 
     def drain(self, now: float) -> None:
         """Wait until what has been sent is through; sound goes on and tells when that is."""
-        if self.reports:
-            self._drain_until, self._drain_from = now + DRAIN_S, self._departures.next
+        self._drain_until = now + DRAIN_S
 
     def draining(self, now: float) -> bool:
         """Whether nothing sent since `drain` has arrived yet."""
@@ -174,10 +191,9 @@ class Downlink:
 
     def poll(self, now: float) -> None:
         """Each 100 ms or so."""
-        self._estimator.poll(self._rate.bps(now), now)
         self._prober.poll(now)
-        if self._pads and self._heard and self._prober.due(self._estimator.bps, now):
-            self._prober.begin(self._meter.begin(now), self._octets, now)
+        if self._pads and self._heard and not self._busy(now) and self._prober.due(self._estimator.bps, now):
+            self._prober.begin(self.begin_burst(now), self._octets, now)
 
     @property
     def narrow(self) -> bool:
@@ -196,5 +212,202 @@ class Downlink:
             "sent_kbps": round(self._rate.bps(now) / 1000),
             "probes": self._prober.tries,
             "probes_passed": self._prober.passed,
-            "decreases": sum(self._estimator.decreases.values()),
+            "decreases": sum(self._estimator.rate.decreases.values()),
         }
+
+    def _busy(self, now: float) -> bool:
+        """Whether a try would only confuse what is going on."""
+        return False
+
+    def _began_to_hear(self, now: float) -> None:
+        if not self._heard:
+            self._heard = True
+            self._prober.wait(now + FIRST_TRY_S)
+
+
+class TimedLine(Downlink):
+    """Towards a peer that answers transport-wide numbers."""
+
+    reports = True
+
+    def __init__(self, *, pads: bool) -> None:
+        self._timed = BandwidthEstimator(measured=pads)
+        super().__init__(self._timed, pads=pads)
+        self._departures = Departures()
+        self._meter = BurstMeter()
+        self._drain_from = 0
+
+    def depart(self, size: int, now: float, burst: int = 0) -> int:
+        self.count(size, now)
+        burst = self._prober.sending or burst
+        self._meter.sent(burst)
+        return self._departures.depart(size + WIRE_OVERHEAD, now, burst)
+
+    def begin_burst(self, now: float) -> int:
+        return self._meter.begin(now)
+
+    def end_burst(self, burst: int, now: float) -> None:
+        self._meter.end(burst, now)
+
+    def feedback(self, packet: TransportFeedback, rtt_s: float | None, now: float) -> None:
+        self._began_to_hear(now)
+        outcome = self._departures.resolve(packet)
+        for departure in outcome.arrived:
+            if departure.number >= self._drain_from:
+                self._drain_until = float("-inf")
+            if departure.burst:
+                self._meter.arrived(departure)
+        for departure in outcome.lost:
+            if departure.burst:
+                self._meter.lost(departure)
+        self._timed.rtt_s = rtt_s
+        self._timed.feedback(outcome, now, disturbed=self._prober.disturbs(now))
+        for result in self._meter.results(now):
+            if not self._prober.owns(result.burst) or self._prober.result(result, now):
+                self._timed.burst(result, now)
+        if self._timed.rate.congested(now):
+            self._prober.congested(now)
+
+    def remb(self, bps: int, now: float) -> None:
+        self._timed.remb(bps)
+
+    def reported(self, blocks: Sequence[SentBlock], rtt_s: float | None, now: float) -> None:
+        self._timed.rtt_s = rtt_s
+
+    def drain(self, now: float) -> None:
+        super().drain(now)
+        self._drain_from = self._departures.next
+
+    def poll(self, now: float) -> None:
+        self._timed.poll(self._rate.bps(now), now)
+        super().poll(now)
+
+
+class EchoedLine(Downlink):
+    """Towards a peer that tells of losses, and perhaps its own estimate. ``calls``: it may be called."""
+
+    def __init__(self, *, pads: bool, calls: bool) -> None:
+        self._meter = EchoMeter()
+        self._echoed = RoundTripEstimator(self._meter, measured=pads and calls)
+        super().__init__(self._echoed, pads=pads and calls)
+        self._calls = calls
+        self._called_at = float("-inf")
+        self._worried_at: float | None = None
+        self._drain_from: float | None = None
+        self._told: dict[int, _Told] = {}  # by SSRC
+
+    # --- out
+
+    def begin_burst(self, now: float) -> int:
+        self._called_at = float("-inf")
+        return self._meter.begin_burst(self._octets, now)
+
+    def end_burst(self, burst: int, now: float) -> None:
+        self._meter.end_burst(burst, self._octets, now)
+        self._called_at = float("-inf")
+
+    def call_due(self, now: float) -> bool:
+        return self._calls and now >= self._called_at + self._interval_s(now)
+
+    def called(self, now: float) -> int:
+        number = self._meter.call(self._octets, now)
+        self._octets += CALL_BYTES
+        self._rate.add(CALL_BYTES, now)
+        self._called_at = now
+        return number
+
+    def restless(self, now: float) -> bool:
+        return self._calls and (self._meter.measuring(now) or self._worried(now))
+
+    def _interval_s(self, now: float) -> float:
+        if self._meter.in_tail(now):
+            return 0.0
+        sent_bps = self._rate.bps(now) or UNKNOWN_BPS
+        if self.probing:
+            return max(DENSE_CALL_S, CALL_BYTES * 8 / (TRY_CALLS * (self._prober.wanted_bps or sent_bps)))
+        if not self._worried(now):
+            self._worried_at = None
+        else:
+            self._worried_at = self._worried_at or now
+            share = DENSE_CALLS if now - self._worried_at < DENSE_S else WORRIED_CALLS
+            return max(DENSE_CALL_S, CALL_BYTES * 8 / (share * max(sent_bps, self._estimator.bps or 0.0)))
+        return min(RARE_CALL_S, max(CALL_S, CALL_BYTES * 8 / (CALLS * sent_bps)))
+
+    def _worried(self, now: float) -> bool:
+        """Whether a queue may fill, or one is waited for."""
+        waiting = self._meter.waiting(now)
+        late = bool(waiting) and self._meter.overdue_s(waiting[0], now) > CALL_S
+        return late or self._echoed.suspects or self.draining(now)
+
+    # --- back
+
+    def answered(self, call: int, now: float) -> None:
+        before = self._meter.newest
+        echo = self._meter.answer(call, now)
+        if echo is None:
+            return
+        self._began_to_hear(now)
+        disturbed = self._disturbed(now)
+        if self._drain_from is not None and echo.call.sent_at >= self._drain_from:
+            self._echoed.drained(self._drain_from, now)
+            self._drain_until, self._drain_from = float("-inf"), None
+        self._echoed.echo(echo, before, self._rate.bps(now), now, disturbed=disturbed)
+        self._settle(now)
+
+    def remb(self, bps: int, now: float) -> None:
+        self._echoed.remb(bps, self._rate.bps(now), now)
+
+    def reported(self, blocks: Sequence[SentBlock], rtt_s: float | None, now: float) -> None:
+        arrived = lost = sent = 0
+        since = None
+        for block, packets in blocks:
+            before, self._told[block.ssrc] = (
+                self._told.get(block.ssrc),
+                _Told(block, packets, self._octets, now),
+            )
+            if (
+                before is None
+                or not 0 < block.highest_sequence - before.block.highest_sequence <= MOST_REPORTED
+            ):
+                continue
+            expected = block.highest_sequence - before.block.highest_sequence
+            missing = min(expected, max(0, block.packets_lost - before.block.packets_lost))
+            arrived, lost, sent = (
+                arrived + expected - missing,
+                lost + missing,
+                sent + packets - before.packets,
+            )
+            since = before if since is None else since
+        if since is None or now <= since.at:
+            return
+        share = min(1.0, arrived / sent) if sent else 1.0
+        sent_bps = (self._octets - since.octets) * 8 / (now - since.at)
+        if not self.draining(now):
+            self._echoed.report(Report(since.at, arrived, lost, share * sent_bps), rtt_s, now)
+        self._settle(now)
+
+    # --- a full queue, time
+
+    def drain(self, now: float) -> None:
+        if self._calls:
+            super().drain(now)
+            self._drain_from, self._called_at = now, float("-inf")
+
+    def poll(self, now: float) -> None:
+        self._echoed.poll(now, disturbed=self._disturbed(now))
+        self._settle(now)
+        super().poll(now)
+
+    def _busy(self, now: float) -> bool:
+        return self._meter.measuring(now) or self._worried(now)
+
+    def _disturbed(self, now: float) -> bool:
+        return self._prober.disturbs(now) or self.draining(now)
+
+    def _settle(self, now: float) -> None:
+        """Take what bursts measured, and give up trying once the line is full."""
+        for result in self._meter.results(now):
+            if not self._prober.owns(result.burst) or self._prober.result(result, now):
+                self._echoed.burst(result, now)
+        if self._echoed.rate.congested(now):
+            self._prober.congested(now)

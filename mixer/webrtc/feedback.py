@@ -51,6 +51,8 @@ class Feedback:
         self._transport_id = next(
             (i.track.transport_cc for i in router.tracks if i.track.transport_cc is not None), None
         )
+        self.notes_arrivals = self._transport_id is not None
+        """Whether `arrived` is to be told."""
         self._reduced_size = all(incoming.track.section.rtcp_rsize for incoming in router.tracks)
         self._arrivals = ArrivalLog()
         self._arrivals_at = 0.0
@@ -151,10 +153,9 @@ class Feedback:
 
     def arrived(self, packet: RtpPacket, now: float) -> None:
         """A packet came, of whatever stream: a repeat, and one that nobody waits for, too."""
-        if self._transport_id is not None:
-            number = packet.extensions.get(self._transport_id, b"")
-            if len(number) == 2:  # the draft's section 2
-                self._arrivals.record(int.from_bytes(number, "big"), now)
+        number = packet.extensions.get(self._transport_id or 0, b"")
+        if len(number) == 2:  # the draft's section 2
+            self._arrivals.record(int.from_bytes(number, "big"), now)
 
     def transport(self, now: float, *, busy: bool) -> list[list[RtcpPacket]]:
         """Reports on arrivals that are due, each a compound of its own. ``busy``: as few as possible."""

@@ -89,20 +89,25 @@ class IncomingTrack:
             self.assembler = self._new_assembler(packet.payload_type)
         return self.assembler.push(packet, now)
 
+    @property
+    def video_gaps(self) -> int:
+        """How often packets of pictures were found missing so far."""
+        return self.assembler.gaps if self.assembler is not None else 0
+
     def marked(self, packet: RtpPacket, now: float) -> RtpPacket:
         """A packet of sound, marked if it came because it was asked for: it has no RTX to tell."""
         if self.gaps is None or not self.gaps.take(packet, now):
             return packet
         return replace(packet, repaired=True)
 
-    def sounds(self, packet: RtpPacket) -> list[RtpPacket]:
+    def sounds(self, packet: RtpPacket, now: float) -> list[RtpPacket]:
         """Packets of the bare codec: this one, and the lost ones that it repeats. Raises ``MalformedPacket``."""
         if self.red is None:
             return [packet]
         found = self.red.unpack(packet)
         if self.gaps is not None:
             for earlier in found[:-1]:
-                self.gaps.found(earlier)
+                self.gaps.found(earlier, now)
         return found
 
     def measure(self, now: float) -> None:
@@ -116,7 +121,8 @@ class IncomingTrack:
         agreed = next(a for a in self.track.codecs if a.codec.payload_type == payload_type)
         match agreed.name:
             case "H264" | "VP8" | "VP9":
-                return FrameAssembler(agreed.name, parameter_sets=_parameter_sets(agreed.codec))
+                sets = _parameter_sets(agreed.codec)
+                return FrameAssembler(agreed.name, parameter_sets=sets, ask_twice=True)
             case _:
                 raise ValueError(f"{agreed.name} is not a video codec")
 
@@ -185,7 +191,7 @@ class Router:
         if not incoming.accept(packet, now):
             self.dropped["payload_type"] += 1
             return None
-        return incoming, incoming.marked(packet, now)
+        return incoming, packet if incoming.gaps is None else incoming.marked(packet, now)
 
     def asks_for_sound(self, now: float) -> bool:
         """Whether a sound comes over a line that loses, so that what is missing has to be looked for often."""

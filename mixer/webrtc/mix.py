@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -14,13 +15,18 @@ from mixer.rtp.payload import vp8
 from mixer.rtp.red import write_red
 from mixer.rtp.rtcp import ReportBlock, SenderReport
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
-from mixer.webrtc.downlink import Downlink
+from mixer.webrtc.downlink import Downlink, EchoedLine, TimedLine
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
 RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
 SWITCH_STEP: Final = (
     90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
 )
+AGAIN_LOSS: Final = (
+    0.03  # from there on what is repeated is repeated again: one in ten repeats is lost at 10 %
+)
+AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
+MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
 SOUND_HISTORY: Final = 64  # 1.3 s of the shortest packets: a second request comes within 1 s
 
 
@@ -53,20 +59,23 @@ class MixOut:
 
     ``send``: protects and sends one RTP packet, ``False`` when it was dropped. ``origin``: monotonic seconds at
     room pts 0; ``None``: guessed as the earliest ``now - pts`` seen, one for sound and picture, so that a
-    receiver aligns them either way.
+    receiver aligns them either way. ``measure``: the line is to be measured, by calls if need be.
     """
 
-    def __init__(self, send: Callable[[bytes], bool], *, origin: float | None = None) -> None:
+    def __init__(
+        self, send: Callable[[bytes], bool], *, origin: float | None = None, measure: bool = True
+    ) -> None:
         self._send = send
         self._fixed_origin = origin is not None
         self._origin = origin
         self._pacer: Pacer[_Queued] = Pacer()
+        self._again: deque[tuple[float, OutgoingStream, int]] = deque(maxlen=MAX_AGAIN)
         self._needs_keyframe = True
         self._fanout = 0
         self._last_pts = -1
-        self._reported_packets = 0
         self._picture_id = random.getrandbits(15)
-        self.downlink = Downlink(reports=False, pads=False)
+        self._measure = measure
+        self.downlink: Downlink = EchoedLine(pads=False, calls=False)
         self.video: OutgoingStream | None = None
         self.audio: OutgoingStream | None = None
         self.video_codec: VideoCodec | None = None
@@ -90,7 +99,7 @@ class MixOut:
                     transport_id=track.transport_cc,
                     rtx=(rtx_type, rtx_ssrc) if rtx_type is not None else None,
                 )
-                self.downlink = Downlink(reports=self.video.numbered, pads=rtx_type is not None)
+                self.downlink = self._line_of(self.video, pads=True)
             case sound:
                 self.audio_codec = sound
                 if track.red is not None:
@@ -106,7 +115,7 @@ class MixOut:
                     history=SOUND_HISTORY if "nack" in track.feedback else 0,
                 )
                 if self.video is None:
-                    self.downlink = Downlink(reports=self.audio.numbered, pads=False)
+                    self.downlink = self._line_of(self.audio, pads=False)
 
     def picture(self, unit: PacketizedVideo, now: float) -> bool:
         """Queue one picture; what is due leaves at once. ``False``: the queue overflowed, a keyframe is needed.
@@ -124,7 +133,8 @@ class MixOut:
         if unit.fanout != self._fanout:
             self._fanout = unit.fanout
             self.video.forget()  # whoever still misses a packet of the old rendition needs it no more
-        self._learn_origin(unit.pts / VIDEO_CLOCK_HZ, now)
+        if not self._fixed_origin:
+            self._learn_origin(unit.pts / VIDEO_CLOCK_HZ, now)
         self._needs_keyframe = not self._queue(unit, now)
         if self._needs_keyframe:
             self._pacer.clear()
@@ -164,14 +174,17 @@ class MixOut:
         if stream is None or frame.codec != self.audio_codec:
             self.counters.unsent += 1
             return
-        self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
+        if not self._fixed_origin:
+            self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
         pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
         first, named = stream.packets == 0, frame.contributors
         payload, kind = frame.data, None
         if frame.earlier and self.red is not None:
             kind, inner = self.red
             payload = write_red(inner, frame.earlier, frame.data)
-        size = len(payload) + stream.header_size + stream.naming_size(len(named))
+        size = len(payload) + stream.header_size
+        if named:
+            size += stream.naming_size(len(named))
         number = self._depart(stream, size, now)
         packet = stream.packet(
             payload, pts, marker=first, now=now, transport=number, contributors=named, payload_type=kind
@@ -179,7 +192,10 @@ class MixOut:
         self._put(packet)
 
     def drain(self, now: float) -> None:
-        """Send what the pacer lets go by now, and padding while the line is tried."""
+        """Send what the pacer lets go by now, repeats once more, and padding while the line is tried."""
+        while self._again and self._again[0][0] <= now:
+            _, repeated, sequence = self._again.popleft()
+            self._repeat(repeated, sequence, now, unasked=True)
         stream = self.video
         if stream is None:
             return
@@ -188,12 +204,27 @@ class MixOut:
             self._put(stream.packet(payload, pts, marker=last, now=now, transport=number))
             if last and burst:
                 self.downlink.end_burst(burst, now)
+        if self.downlink.probing:
+            self._pad(stream, now)
+
+    def _pad(self, stream: OutgoingStream, now: float) -> None:
         header = stream.rtx_header_size
-        if header is not None and self.downlink.probing:
-            for size in self.downlink.padding(header, now):
-                self.counters.padded += 1
-                number = self._depart(stream, size + header, now)
-                self._put(stream.padding(size, now, number))
+        sizes = self.downlink.padding(header or stream.header_size, now)
+        if header is None:
+            self._pad_with_repeats(stream, sum(sizes) + len(sizes) * stream.header_size, now)
+            return
+        for size in sizes:
+            self.counters.padded += 1
+            number = self._depart(stream, size + header, now)
+            self._put(stream.padding(size, now, number))
+
+    def _pad_with_repeats(self, stream: OutgoingStream, octets: int, now: float) -> None:
+        """Without RTX: what was sent last, again. Receivers drop a replay (RFC 3711 section 3.3.2)."""
+        newest = stream.newest()
+        for _ in range(round(octets / len(newest)) if newest is not None else 0):
+            self.counters.padded += 1
+            self.downlink.count(len(newest or b""), now)
+            self._put(newest or b"")
 
     @property
     def queued(self) -> int:
@@ -208,6 +239,7 @@ class MixOut:
     def clear(self) -> None:
         """Forget what waits."""
         self._pacer.clear()
+        self._again.clear()
 
     def is_video(self, ssrc: int) -> bool:
         """Whether ``ssrc`` is our picture stream."""
@@ -218,10 +250,23 @@ class MixOut:
         for stream in (self.video, self.audio):
             if stream is not None and stream.ssrc == ssrc:
                 self.counters.nacks += 1
-                for sequence in lost:
+                asked = [sequence for sequence in lost if not stream.repeated_just_now(sequence, now)]
+                for sequence in asked:
                     self._repeat(stream, sequence, now)
+                if stream is self.video and self.downlink.state.loss >= AGAIN_LOSS:
+                    self._again.extend((now + AGAIN_S, stream, sequence) for sequence in asked)
 
-    def _repeat(self, stream: OutgoingStream, sequence: int, now: float) -> None:
+    @property
+    def resends_audio(self) -> bool:
+        """Whether a NACK for sound is answered."""
+        return self.audio is not None and self.audio.keeps
+
+    @property
+    def repeats_again(self) -> bool:
+        """Whether `drain` has repeats to send once more."""
+        return bool(self._again)
+
+    def _repeat(self, stream: OutgoingStream, sequence: int, now: float, *, unasked: bool = False) -> None:
         size, number = stream.repeat_size(sequence), 0
         if size is not None:
             if not self.downlink.may_repeat(size, now):
@@ -231,7 +276,7 @@ class MixOut:
                 number = self._depart(stream, size, now)
             else:  # the same bytes, so the same number
                 self.downlink.count(size, now)
-        packet = stream.repeat(sequence, now, number)
+        packet = stream.repeat(sequence, now, number, unasked=unasked)
         if packet is not None:
             self._put(packet)
 
@@ -249,20 +294,19 @@ class MixOut:
                 elapsed = (middle - block.last_sr - block.delay_since_last_sr) & 0xFFFFFFFF
                 if elapsed < RTT_MAX:
                     self.counters.rtt_s = elapsed / 65536
-        told = next((block for block in blocks if self._tells(block)), None)
-        if told is not None:
-            self.counters.remote = told
-            self.downlink.reported(told, self.counters.rtt_s, now)
+        streams = [stream for stream in (self.video, self.audio) if stream is not None]
+        ours = [
+            (block, stream.packets) for block in blocks for stream in streams if block.ssrc == stream.ssrc
+        ]
+        if ours:
+            self.counters.remote = next(
+                (b for b, _ in ours if b.ssrc == streams[0].ssrc), self.counters.remote
+            )
+            self.downlink.reported(ours, self.counters.rtt_s, now)
 
-    def _tells(self, block: ReportBlock) -> bool:
-        """Whether a report is about the pictures, or about the sound while there are none."""
-        pictures, sound = self.video, self.audio
-        if pictures is not None and pictures.packets != self._reported_packets:
-            if block.ssrc != pictures.ssrc:
-                return False
-            self._reported_packets = pictures.packets
-            return True
-        return sound is not None and block.ssrc == sound.ssrc
+    def _line_of(self, stream: OutgoingStream, *, pads: bool) -> Downlink:
+        """How the line is measured: by what the peer reports, else by calling it."""
+        return TimedLine(pads=pads) if stream.numbered else EchoedLine(pads=pads, calls=self._measure)
 
     def _depart(self, stream: OutgoingStream, size: int, now: float, burst: int = 0) -> int:
         if stream.numbered:
@@ -275,5 +319,5 @@ class MixOut:
             self.counters.unsent += 1
 
     def _learn_origin(self, room_s: float, now: float) -> None:
-        if not self._fixed_origin and (self._origin is None or now - room_s < self._origin):
+        if self._origin is None or now - room_s < self._origin:
             self._origin = now - room_s

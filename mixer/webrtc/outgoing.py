@@ -17,10 +17,12 @@ HISTORY_PACKETS: Final = (
     384  # 2.8 s of the high rendition, 0.4 MB a viewer; a second request comes within 1 s
 )
 REPEATS_PER_S: Final = 300  # a viewer that asks for more has no line that could carry it
+AGAIN_S: Final = 0.03  # a second request so soon is the same one, sent twice in case the first is lost
 NTP_EPOCH_S: Final = 2_208_988_800  # 1900 to 1970, RFC 5905 section 6
 
 _EXTENSION = struct.Struct("!HHI")
 _EXTENDED_SIZE: Final = HEADER_SIZE + _EXTENSION.size
+_STAMP_SIZE: Final = 4
 _EXTENSION_HEAD = struct.Struct("!HH")
 
 
@@ -58,6 +60,11 @@ class OutgoingStream:
     ) -> None:
         self.ssrc = ssrc
         self.clock_hz = clock_hz
+        self.numbered = transport_id is not None
+        """Whether packets carry a transport-wide number."""
+        self._stamped = self.numbered or stamp_id is not None
+        self.header_size = HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+        """Bytes before a payload."""
         self._payload_type = payload_type
         self._stamp_id = stamp_id
         self._transport_id = transport_id
@@ -71,20 +78,17 @@ class OutgoingStream:
         self._history = History(history) if history else None
         self._repeats_left = REPEATS_PER_S
         self._repeats_since = 0.0
+        self._repeated_at: dict[int, float] = {}  # by sequence number, of the last `REPEATS_PER_S`
+        self.again_s = AGAIN_S
         self.packets = 0
         self.octets = 0
         self.repeated = 0
         self.refused = 0
 
     @property
-    def numbered(self) -> bool:
-        """Whether packets carry a transport-wide number."""
-        return self._transport_id is not None
-
-    @property
-    def header_size(self) -> int:
-        """Bytes before a payload."""
-        return HEADER_SIZE + (_EXTENSION.size if self._stamped else 0)
+    def keeps(self) -> bool:
+        """Whether what was sent can be repeated."""
+        return self._history is not None
 
     @property
     def rtx_header_size(self) -> int | None:
@@ -95,8 +99,10 @@ class OutgoingStream:
         """Bytes beyond ``header_size`` of a packet that names ``count`` contributors."""
         if not count:
             return 0
-        naming = self._naming(bytes(HEADER_SIZE), ((0, 0),) * count, 0.0, 0)
-        return len(naming) - self.header_size
+        levels = 1 + count if self._levels_id is not None else 0
+        elements = (_STAMP_SIZE if self._stamped else 0) + levels
+        extension = _EXTENSION_HEAD.size + elements + -elements % 4 if elements else 0
+        return HEADER_SIZE + 4 * count + extension - self.header_size
 
     def packet(
         self,
@@ -128,16 +134,23 @@ class OutgoingStream:
         self.octets += len(payload)
         return packet
 
+    def repeated_just_now(self, sequence: int, now: float) -> bool:
+        """Whether the packet was repeated less than ``again_s`` ago."""
+        return now - self._repeated_at.get(sequence, float("-inf")) < self.again_s
+
     def repeat_size(self, sequence: int) -> int | None:
         """Bytes of the packet that `repeat` would make; ``None``: it is gone."""
         kept = self._history.get(sequence) if self._history is not None else None
         return None if kept is None else len(kept) + (2 if self._rtx is not None else 0)
 
-    def repeat(self, sequence: int, now: float, transport: int = 0) -> bytes | None:
+    def repeat(self, sequence: int, now: float, transport: int = 0, *, unasked: bool = False) -> bytes | None:
         """The packet to answer a NACK with: as RTX, else the same bytes; ``None``: gone, or asked too often.
+        ``unasked``: in case the one before is lost, too.
 
         The same bytes and no fresh stamp: two different packets under one SRTP index would break GCM.
         """
+        if not unasked and self.repeated_just_now(sequence, now):
+            return None
         if now - self._repeats_since >= 1.0:
             self._repeats_since, self._repeats_left = now, REPEATS_PER_S
         kept = self._history.get(sequence) if self._history is not None and self._repeats_left else None
@@ -146,6 +159,10 @@ class OutgoingStream:
             return None
         self._repeats_left -= 1
         self.repeated += 1
+        self._repeated_at.pop(sequence, None)
+        self._repeated_at[sequence] = now
+        if len(self._repeated_at) > REPEATS_PER_S:
+            del self._repeated_at[next(iter(self._repeated_at))]
         if self._rtx is None:
             return kept
         payload_type, ssrc = self._rtx
@@ -167,14 +184,14 @@ class OutgoingStream:
             header = self._extended(header, now, transport)
         return bytes((header[0] | 0x20,)) + header[1:] + bytes(size - 1) + bytes((size,))
 
+    def newest(self) -> bytes | None:
+        """The last packet; ``None``: none, or nothing is kept."""
+        return self._history.get((self._sequence - 1) & 0xFFFF) if self._history is not None else None
+
     def forget(self) -> None:
         """Repeat nothing that was sent before: a keyframe of another rendition follows."""
         if self._history is not None:
             self._history.clear()
-
-    @property
-    def _stamped(self) -> bool:
-        return self._transport_id is not None or self._stamp_id is not None
 
     def _extended(self, header: bytes, now: float, transport: int) -> bytes:
         """``header`` with its extension."""

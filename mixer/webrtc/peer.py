@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import itertools
 import random
 import secrets
@@ -26,7 +27,8 @@ from typing import Any, Final, Protocol
 from mixer.errors import ConfigError, Conflict
 from mixer.fanout import PacketizedVideo
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
-from mixer.rtp.bandwidth import LineState
+from mixer.protocol import MediaSocket
+from mixer.rtp.line import LineState
 from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.rtcp import (
@@ -136,6 +138,17 @@ class PeerFactory:
         """
         return Peer(self, sink, send=send, receive=receive, measure=measure)
 
+    def media_sockets(self) -> tuple[MediaSocket, ...]:
+        """The bound sockets of the shared port, as control is told them."""
+        return tuple(
+            MediaSocket(
+                port=opened.port,
+                addresses=opened.addresses,
+                public_ip=self.port.public_ip if self.port.public_ip in opened.addresses else None,
+            )
+            for opened in self.port.sockets
+        )
+
     def stats(self) -> dict[str, Any]:
         """Counters of the shared port: datagrams received, and dropped by reason."""
         return {"received": self.port.received, "dropped": dict(self.port.dropped), "peers": len(self._peers)}
@@ -201,7 +214,7 @@ class Peer:
         self._offer: Offer | None = None
         self._transport: SecureTransport | None = None
         self._take(Router(Plan((), True)))
-        self._mix = MixOut(self._send_rtp, origin=factory.origin)
+        self._mix = MixOut(self._send_rtp, origin=factory.origin, measure=measure)
         self._connected = False
         self._closed = False
         self._heard_at = 0.0
@@ -229,9 +242,9 @@ class Peer:
         return self._mix.red is not None
 
     @property
-    def measures_line(self) -> bool:
-        """Whether the peer reports when each packet came (transport-cc)."""
-        return self._mix.downlink.reports
+    def resends_audio(self) -> bool:
+        """Whether it may ask for lost sound again (NACK)."""
+        return self._mix.resends_audio
 
     # --- signalling ---
 
@@ -362,18 +375,21 @@ class Peer:
         now = self._factory.clock()
         self._heard_at = self._media_at = now
         packet = parse_rtp(data)
-        self._feedback.arrived(packet, now)
+        if self._feedback.notes_arrivals:
+            self._feedback.arrived(packet, now)
         if self._closed or (routed := self._router.route(packet, now)) is None:
             return
         incoming, original = routed
         if not original.repaired:  # repairs are no part of reception statistics (RFC 4588 section 6.2)
             incoming.stats.receive(packet, now)
         if incoming.track.kind == "video":
-            layers = self._feedback.layers(incoming)
+            layers, gaps = self._feedback.layers(incoming), incoming.video_gaps
             for frame in layers.pass_on(incoming, incoming.frames(original, now), now):
                 self._sink.on_video(frame, incoming.track.screen)
+            if incoming.video_gaps != gaps:
+                self._send_urgent(self._feedback.urgent(now, self._rtt_in_s))
         elif original.payload and self.receives_audio is not None:
-            for sound in incoming.sounds(original):
+            for sound in incoming.sounds(original, now):
                 self._sink.on_audio(sound, self.receives_audio, now)
 
     def _on_rtcp(self, data: bytes) -> None:
@@ -400,6 +416,8 @@ class Peer:
                     self._line_at = now
             case Nack():
                 self._mix.repeat(packet.media_ssrc, packet.lost, now)
+                if self._mix.repeats_again:
+                    self._factory.pace(self)
             case PictureLossIndication() if self._mix.is_video(packet.media_ssrc):
                 self._keyframe_wanted()
             case FullIntraRequest() if any(self._mix.is_video(ssrc) for ssrc, _ in packet.entries):
@@ -422,8 +440,7 @@ class Peer:
             return
         if not self._mix.picture(unit, self._factory.clock()):
             self._sink.on_keyframe_request()
-        if self._mix.queued:
-            self._factory.pace(self)
+        self._pace()
 
     def send_audio(self, frame: EncodedAudio) -> None:
         """Send one sound frame at once; dropped and counted when the socket is full."""
@@ -454,7 +471,8 @@ class Peer:
         if not self._ready:
             return False
         self._mix.drain(now)
-        return self._mix.queued > 0 or self._mix.downlink.probing
+        self._call(now)
+        return self._restless(now)
 
     def request_keyframe(self, screen: bool = False) -> None:
         """Ask the publisher for a keyframe (PLI, or FIR if it knows only that); at most one in 0.3 s."""
@@ -481,6 +499,11 @@ class Peer:
         return rtt_s if rtt_s is not None or self._transport is None else self._transport.rtt_s
 
     @property
+    def _rtt_in_s(self) -> float | None:
+        """Of ICE's checks: it is there before we have sent anything that is reported on."""
+        return self._transport.rtt_s if self._transport is not None else None
+
+    @property
     def _ready(self) -> bool:
         return self._connected and not self._closed
 
@@ -502,7 +525,7 @@ class Peer:
         if not self._ready or self._transport is None:
             return
         self.is_patient = self.receives_video is None and not self._router.asks_for_sound(now)
-        urgent = self._feedback.urgent(now, self._transport.rtt_s)
+        urgent = self._feedback.urgent(now, self._rtt_in_s)
         if self._feedback.report_due(now):
             sent = self._mix.reports(now=now, unix_s=time.time())
             self._send_rtcp([*self._feedback.report(sent, now), *urgent])
@@ -510,16 +533,35 @@ class Peer:
             self._send_urgent(urgent)
         for packets in self._feedback.transport(now, busy=self._mix.downlink.narrow):
             self._send_rtcp(packets)
+        self._call(now)
         if now >= self._line_at and (self.sends_video is not None or self.sends_audio is not None):
             self._line_at = now + LINE_S
             self._watch_line(now)
         self._check_alive(now)
 
+    def _restless(self, now: float) -> bool:
+        return self._mix.queued > 0 or self._mix.repeats_again or self._mix.downlink.restless(now)
+
+    def _pace(self) -> None:
+        if self._restless(self._factory.clock()):
+            self._factory.pace(self)
+
+    def _call(self, now: float) -> None:
+        """Call a peer that tells nothing better of its line, when that is due."""
+        downlink = self._mix.downlink
+        if self._transport is not None and downlink.call_due(now):
+            self._transport.call(functools.partial(self._answered, downlink.called(now)))
+
+    def _answered(self, call: int) -> None:
+        now, held = self._factory.clock(), self.holds_pictures
+        self._mix.downlink.answered(call, now)
+        if held and not self.holds_pictures:
+            self._line_at = now
+
     def _watch_line(self, now: float) -> None:
         downlink = self._mix.downlink
         downlink.poll(now)
-        if downlink.probing:
-            self._factory.pace(self)
+        self._pace()
         self._sink.on_line(downlink.state, now)
 
     def _check_alive(self, now: float) -> None:

@@ -28,6 +28,7 @@ from mixer.webrtc.stun import StunPeek, peek_stun
 Address = tuple[str, int]
 
 MAX_DATAGRAM_BYTES: Final = 1500  # an Ethernet MTU; pylibsrtp's buffer is that long too and raises beyond
+READ_BYTES: Final = 2048  # longer ones are cut by the kernel and still too long for us
 READS_PER_TURN: Final = 32  # keeps one turn of the loop under about 1.5 ms at 40 µs a packet
 SOCKET_BUFFER_BYTES: Final = 4 << 20  # half a second of a full room; the kernel grants what it may
 ADDRESSES_PER_ENDPOINT: Final = 8  # a peer moves between networks, it does not collect them
@@ -49,6 +50,8 @@ class UdpSocket:
     def __init__(self, sock: socket.socket, addresses: tuple[str, ...], dropped: Counter[str]) -> None:
         self._sock = sock
         self._dropped = dropped
+        self.recvfrom = sock.recvfrom
+        self._sendto = sock.sendto
         self.port: int = sock.getsockname()[1]
         self.addresses = addresses  # what to advertise for it, best first
         self.family = sock.family
@@ -56,16 +59,10 @@ class UdpSocket:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def recvfrom(self) -> tuple[bytes, Address]:
-        data, source = self._sock.recvfrom(
-            2048
-        )  # longer ones are cut by the kernel and still too long for us
-        return data, (source[0], source[1])
-
     def sendto(self, data: bytes, destination: Address) -> bool:
         """Send or drop; ``False`` when the kernel would not take it (counted)."""
         try:
-            self._sock.sendto(data, destination)
+            self._sendto(data, destination)
         except (BlockingIOError, InterruptedError):
             self._dropped["send_blocked"] += 1
         except (OSError, ValueError, OverflowError):  # unreachable, wrong family, socket closed
@@ -84,7 +81,7 @@ class UdpPort:
     def __init__(self, *, host: str, ports: range, public_ip: str | None = None) -> None:
         self._hosts = [part.strip() for part in host.split(",") if part.strip()]
         self.ports = ports
-        self._public_ip = public_ip
+        self.public_ip = public_ip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_source: dict[Address, Endpoint] = {}
@@ -103,7 +100,7 @@ class UdpPort:
             for host in self._hosts:
                 _check_address(host)
                 sock = _bind(host, self.ports)
-                self.sockets.append(UdpSocket(sock, _advertised(host, self._public_ip), self.dropped))
+                self.sockets.append(UdpSocket(sock, advertised(host, self.public_ip), self.dropped))
         except ConfigError:
             self.close()
             raise
@@ -148,16 +145,17 @@ class UdpPort:
             del self._by_source[source]
 
     def _readable(self, opened: UdpSocket) -> None:
+        receive, route = opened.recvfrom, self._route
         for _ in range(READS_PER_TURN):
             try:
-                data, source = opened.recvfrom()
+                data, source = receive(READ_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:  # an ICMP error of an earlier send; the socket itself is well
                 self.dropped["recv_error"] += 1
                 return
             self.received += 1
-            self._route(data, source, opened)
+            route(data, source[:2], opened)  # IPv6 has a flow and a scope besides
 
     def _route(self, data: bytes, source: Address, opened: UdpSocket) -> None:
         """Untrusted input: nothing passes that is not sized, classified and owned."""
@@ -226,8 +224,8 @@ def _bind(host: str, ports: range) -> socket.socket:
     )
 
 
-def _advertised(host: str, public_ip: str | None) -> tuple[str, ...]:
-    """Addresses to put in candidates for a socket bound to ``host``, best first."""
+def advertised(host: str, public_ip: str | None) -> tuple[str, ...]:
+    """Addresses under which a socket bound to ``host`` is reached, for candidates, best first."""
     bound = ipaddress.ip_address(host)
     found: Sequence[str] = _interface_addresses(bound.version) if bound.is_unspecified else [host]
     if public_ip is not None and ipaddress.ip_address(public_ip).version == bound.version:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import crashes, legs, networks, room, turn
+from tests.bench import archive, crashes, drift, growth, legs, networks, room, search, tracks, turn
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -27,11 +27,16 @@ TITLES: Final = {
     "viewers": "A further viewer",
     "legs": f"Audio legs beside Janus' audiobridge: {legs.TALKERS} talk, {legs.FEW} to {legs.MANY} are in",
     "lines": "Weak lines, both ways, 50 ms each; 2 callers, 2 viewers at high",
+    "growth": "Ten minutes on weak lines, both ways, 50 ms each, in simulated time",
     "wire": "Bytes on the wire",
-    "capped": "A line that narrows: viewer at auto",
+    "capped": "A line that narrows: viewers at auto, by what they tell of it",
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
+    "archive": "From stop to archived: two hours at 1.6 Mbit/s, recorded in fast time",
     "crashes": "Recorders killed at any moment, recovered, sealed, opened",
+    "tracks": f"Tracks of {tracks.PEOPLE} participants, 720p30 VP8 and Opus",
+    "drift": f"{drift.HOURS:g} h of clocks that run {drift.PPM} ppm fast and slow, in fast time",
+    "search": "Finding recordings",
     "turn": f"Relay beside coturn: {turn.SIZE}-byte ChannelData, {turn.ALLOCATIONS} allocations, {turn.PPS} a second",
     "compose": "mosaique compose beside its peers: nine 720p30 clips",
 }
@@ -63,11 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "viewers": lambda: networks.further_viewers(directory / "viewers"),
             "legs": lambda: legs.legs(directory / "legs"),
             "lines": lambda: networks.weak_lines(directory / "lines"),
+            "growth": growth.growth,
             "wire": lambda: networks.wire(directory / "wire"),
             "capped": lambda: networks.capped(directory / "capped"),
             "idle": lambda: room.idle_rooms(directory),
             "cost": lambda: room.recording_cost(directory / "cost"),
+            "archive": lambda: archive.archive(directory / "archive"),
             "crashes": lambda: crashes.crashes(directory / "crashes"),
+            "tracks": lambda: tracks.tracks(directory / "tracks"),
+            "drift": drift.drift,
+            "search": lambda: search.search(directory / "search"),
             "turn": lambda: turn.relay(directory / "turn"),
             "compose": _compose,
         }

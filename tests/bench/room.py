@@ -81,7 +81,7 @@ async def _recording_cost(server: Server) -> list[Figure]:
     room = server.room("bench")
     plan = Plan(url=server.url, room=room, token=server.token, callers=4, viewers=2)
     call = asyncio.to_thread
-    off, on, apart = [], [], []
+    off, on, apart, tracks = [], [], [], []
     async with opened(plan) as probe:
         shy = f"/v1/rooms/{room}/participants/{probe.callers[0].entry.sub}"
         await asyncio.sleep(SETTLE_S)
@@ -93,10 +93,15 @@ async def _recording_cost(server: Server) -> list[Figure]:
             apart.append(await _cores(server))
             await call(server.call, "PATCH", shy, {"recorded": True})
             await call(_sealed, server, recording["id"])
+            recording = await call(server.call, "POST", f"/v1/rooms/{room}/recordings", {"tracks": True})
+            tracks.append(await _cores(server))
+            await call(_sealed, server, recording["id"])
     added = statistics.median(with_it - without for without, with_it in zip(off, on, strict=True))
+    with_tracks = statistics.median(with_them - film for film, with_them in zip(on, tracks, strict=True))
     refused = statistics.median(with_it - without for without, with_it in zip(off, apart, strict=True))
     return [
         Figure("recording, beyond the room", 100 * added, "% of a core", 5, digits=1),
+        Figure("everybody's tracks, beyond the recording", 100 * with_tracks, "% of a core", 5, digits=1),
         Figure("... while somebody refuses to be in it", 100 * refused, "% of a core", digits=1),
         Figure("the room without it", statistics.median(off), "cores", digits=2),
     ]

@@ -17,6 +17,7 @@ from mixer.media import EncodedVideo, VideoCodec
 from mixer.probe.server import ServerApi
 from mixer.video.decoder import DecodeFailed, VideoDecoder
 from mixer.webrtc.client import WebRtcClient
+from mixer.webrtc.client_offer import Tells
 
 QUEUE: Final = 60  # pictures that wait for the decoder
 ASK_AGAIN_S: Final = 0.5
@@ -88,7 +89,7 @@ async def watching(
     renditions: Sequence[str],
     *,
     codecs: tuple[VideoCodec, ...] = ("H264", "VP8"),
-    transport_cc: bool = True,
+    tells: Tells = "transport-cc",
 ) -> AsyncIterator[list[WebRtcClient]]:
     """A viewer for each of ``renditions``, all in; they leave at the end. They count packets, and no more."""
     clients = [
@@ -99,7 +100,7 @@ async def watching(
             direction="recvonly",
             video=() if rendition == "audio" else codecs,
             assemble=True,
-            transport_cc=transport_cc,
+            tells=tells,
         )
         for number, rendition in enumerate(renditions)
     ]

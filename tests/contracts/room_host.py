@@ -45,6 +45,10 @@ async def _answers(host: RoomHost) -> None:
     snapshot = await host.ask("one", protocol.GetSnapshot())
     assert isinstance(snapshot, protocol.Snapshot)
     assert snapshot.png.startswith(b"\x89PNG\r\n\x1a\n")
+    media = await host.ask("one", protocol.GetMedia())
+    assert isinstance(media, protocol.Media)
+    assert [socket.addresses for socket in media.sockets] == [("127.0.0.1",)]
+    assert all(socket.port in range(40000, 41000) for socket in media.sockets)
     many = await asyncio.gather(*(host.ask("one", protocol.GetStats()) for _ in range(20)))
     assert all(isinstance(answer, protocol.Stats) for answer in many)
 

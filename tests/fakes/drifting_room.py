@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mixer.audio import g711
 from mixer.audio.bridge import AudioBridge
 from mixer.intake import Intake
-from mixer.media import AUDIO_CLOCK_HZ, EncodedVideo
+from mixer.media import AUDIO_CLOCK_HZ, AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
 from mixer.track_tap import TrackTap
 from mixer.video.canvas import Canvas
@@ -63,7 +63,8 @@ def track_skews(sender: DriftingSender, seconds: float, *, every: int) -> TrackS
         taken_s = sender.taken_s(arrival.kind, arrival.rtp)
         if arrival.kind == "voice":
             packet: Any = SimpleNamespace(ssrc=1, timestamp=arrival.rtp & 0xFFFFFFFF, payload=b"\xf8ab")
-            tap.heard(WHO, packet, "opus" if sender.sound_hz == AUDIO_CLOCK_HZ else "PCMU", taken_s, now)
+            codec: AudioCodec = "opus" if sender.sound_hz == AUDIO_CLOCK_HZ else "PCMU"
+            tap.heard(WHO, packet, codec, taken_s=taken_s, now=now, wait_ms=40.0)
         else:
             tap.saw(
                 WHO, EncodedVideo("VP8", b"x", arrival.rtp, False), screen=False, taken_s=taken_s, now=now

@@ -21,13 +21,14 @@ ANSWER_SDP = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/T
 class MemoryRoom:
     """The worker's side of the protocol, kept in dictionaries."""
 
-    def __init__(self, state: protocol.RoomState) -> None:
+    def __init__(self, state: protocol.RoomState, port: int = 40000) -> None:
         self.state = state
         self.layout = state.layout
         self.version = state.layout_version
         self.roster = {entry.id: entry for entry in state.roster}
         self.sessions: dict[str, protocol.Offer] = {}
         self.recording = state.recording
+        self.sockets = (protocol.MediaSocket(port=port, addresses=("127.0.0.1",)),)
 
     def answer(self, request: protocol.Request) -> protocol.Answer:  # noqa: C901, PLR0912 - one case a request
         match request:
@@ -63,6 +64,8 @@ class MemoryRoom:
                 )
             case protocol.GetSnapshot():
                 return protocol.Snapshot(png=PIXEL)
+            case protocol.GetMedia():
+                return protocol.Media(sockets=self.sockets)
             case protocol.GetStats():
                 return protocol.Stats(
                     body={
@@ -94,6 +97,7 @@ class MemoryHost:
     def __init__(self) -> None:
         self.open_rooms: dict[str, MemoryRoom] = {}
         self.events: asyncio.Queue[tuple[str, protocol.Event]] = asyncio.Queue()
+        self.next_port = 40000  # of the media socket of the next room
         self.refusal: Exception | None = None  # raised by the next `open`, to play a machine without room
 
     async def open(self, state: protocol.RoomState) -> None:
@@ -102,7 +106,7 @@ class MemoryHost:
             raise refusal
         if state.room in self.open_rooms:
             raise Conflict(f"room {state.room} has a worker already")
-        self.open_rooms[state.room] = MemoryRoom(state)
+        self.open_rooms[state.room] = MemoryRoom(state, self.next_port)
 
     async def ask(self, room: str, request: protocol.Request) -> protocol.Answer:
         if room not in self.open_rooms:

@@ -42,7 +42,7 @@ from mixer.rtp.rtcp import (
     parse_rtcp,
     write_rtcp,
 )
-from mixer.video.rendition import RENDITIONS
+from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.answer import ABS_SEND_TIME, TRANSPORT_CC, LocalSide, negotiate
 from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.peer import Peer, PeerFactory
@@ -56,6 +56,7 @@ STEP_S = 0.005  # the pacer's slot
 AUDIO_PT, RED_PT, VIDEO_PT, RTX_PT = 111, 63, 96, 97
 AUDIO_SSRC, VIDEO_SSRC, RTX_SSRC = 11, 22, 33
 SRTP_TAG = 10
+CALL_BYTES = 124 - 28 - SRTP_TAG  # of a connectivity check, as it is on the wire
 
 
 def wire_size(data: bytes) -> int:
@@ -166,6 +167,7 @@ class _Transport:
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self.rtt_s = None
+        self._calls = 0
         self.dropped: Counter[str] = Counter()
         self.bytes_received = self.bytes_sent = 0
 
@@ -174,6 +176,11 @@ class _Transport:
         return True
 
     send_rtcp = send_rtp
+
+    def call(self, answered: Callable[[], None]) -> None:
+        self._calls += 1
+        self._viewer.calls[self._calls] = answered
+        self._viewer.line.send(self._calls.to_bytes(8, "big") + bytes(CALL_BYTES - 8), self._viewer.room.now)
 
 
 class _Peer(Peer):
@@ -207,12 +214,14 @@ class Viewer:
     line: Netem[bytes]
     back: Netem[bytes]
     kind: Kind
+    deaf: bool = False
     connection: Connection = field(init=False)
     shown: list[Shown] = field(default_factory=list)
     renditions: list[tuple[float, str]] = field(default_factory=list)
     heard: list[tuple[int, int]] = field(default_factory=list)  # sequence, timestamp of sound
     sound_delays: list[tuple[float, float]] = field(default_factory=list)  # when, seconds after it was said
     received_bytes: int = 0
+    calls: dict[int, Callable[[], None]] = field(default_factory=dict)  # of connectivity checks under way
 
     def __post_init__(self) -> None:
         self._log = ArrivalLog()
@@ -243,14 +252,21 @@ class Viewer:
     def step(self, now: float) -> None:
         for data in self.line.receive(now):
             self.received_bytes += wire_size(data)
-            if 192 <= data[1] <= 223:
+            if data[0] < 64:  # a connectivity check: any agent answers at once
+                if not self.deaf:
+                    self.back.send(data, now)
+            elif 192 <= data[1] <= 223:
                 for report in parse_rtcp(data):
                     if isinstance(report, SenderReport) and report.ssrc in self._stats:
                         self._stats[report.ssrc].sender_report(report, now)
             else:
                 self._media(parse_rtp(data), data, now)
         for data in self.back.receive(now):
-            self.connection.peer._on_rtcp(data)
+            if data[0] < 64:
+                if (answered := self.calls.pop(int.from_bytes(data[:8], "big"), None)) is not None:
+                    answered()
+            else:
+                self.connection.peer._on_rtcp(data)
         self._feed_back(now)
 
     def _media(self, packet: RtpPacket, data: bytes, now: float) -> None:
@@ -320,7 +336,7 @@ class MixRoom:
 
     # --- ConnectionRoom
 
-    def adapted(self, connection: Connection) -> None:
+    def adapted(self, connection: Connection, before: Rendition) -> None:
         viewer = next(v for v in self.viewers if v.connection is connection)
         if not viewer.renditions or viewer.renditions[-1][1] != connection.rendition.name:
             viewer.renditions.append((self.now, connection.rendition.name))
@@ -340,13 +356,15 @@ class MixRoom:
         asked: str = "auto",
         back_delay_s: float = 0.03,
         video: bool = True,
+        rtx: bool = True,
+        deaf: bool = False,
     ) -> Viewer:
-        """A viewer behind ``line``; make that with ``size=wire_size``."""
-        viewer = Viewer(self, session, line, Netem(seed=len(self.viewers), delay_s=back_delay_s), kind)
+        """A viewer behind ``line``; make that with ``size=wire_size``. ``deaf``: answers no connectivity check."""
+        viewer = Viewer(self, session, line, Netem(seed=len(self.viewers), delay_s=back_delay_s), kind, deaf)
         entry = RosterEntry(id=session, name=session, kind="webrtc")
         viewer.connection = Connection(self, session, entry, publishes=False, asked=asked, minus=None)  # type: ignore[arg-type]
         self._factory.next = viewer
-        await viewer.connection.answer(self._factory, _offer(kind, video))
+        await viewer.connection.answer(self._factory, _offer(kind, video, rtx))
         self.viewers.append(viewer)
         self.distribution.subscribe(viewer.connection)
         return viewer
@@ -383,15 +401,16 @@ class MixRoom:
             viewer.step(now)
 
 
-def _offer(kind: Kind, video: bool) -> str:
+def _offer(kind: Kind, video: bool, rtx: bool) -> str:
     numbered = f"|a=extmap:5 {TRANSPORT_CC}" if kind == "transport-cc" else ""
     sound = (
         f"audio {AUDIO_PT} {RED_PT}|a=recvonly|a=rtpmap:{AUDIO_PT} opus/48000/2|a=rtpmap:{RED_PT} red/48000/2"
         f"|a=fmtp:{RED_PT} {AUDIO_PT}/{AUDIO_PT}|a=rtcp-fb:{AUDIO_PT} nack{numbered}"
     )
+    repairs = f"|a=rtpmap:{RTX_PT} rtx/90000|a=fmtp:{RTX_PT} apt={VIDEO_PT}" if rtx else ""
     picture = (
-        f"video {VIDEO_PT} {RTX_PT}|a=recvonly|a=rtpmap:{VIDEO_PT} VP8/90000|a=rtpmap:{RTX_PT} rtx/90000"
-        f"|a=fmtp:{RTX_PT} apt={VIDEO_PT}|a=rtcp-fb:{VIDEO_PT} nack|a=rtcp-fb:{VIDEO_PT} nack pli"
+        f"video {VIDEO_PT}{f' {RTX_PT}' if rtx else ''}|a=recvonly|a=rtpmap:{VIDEO_PT} VP8/90000{repairs}"
+        f"|a=rtcp-fb:{VIDEO_PT} nack|a=rtcp-fb:{VIDEO_PT} nack pli"
         f"|a=extmap:3 {ABS_SEND_TIME}{numbered}"
     )
     if kind == "transport-cc":

@@ -60,7 +60,7 @@ def _fuzz(name: str) -> None:
     """Never returns: libFuzzer exits the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["mixer"]):
+    with atheris.instrument_imports(include=["mixer", "recording"]):
         from tests.fuzz.targets import TARGETS
     arguments = sys.argv[: sys.argv.index(ALONE)]
     atheris.Setup(arguments, TARGETS[name])

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,7 @@ from mixer.audio.playout import MAX_PACKETS as MAX_WAITING
 from mixer.audio.playout import Playout
 from mixer.errors import BadOffer, MalformedPacket, UnsupportedOffer
 from mixer.media import AudioCodec, VideoCodec
+from mixer.replay import BadTimeline, Replay, parse_events
 from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import MAX_BYTES, MAX_PACKETS, FrameAssembler
 from mixer.rtp.history import unwrap_rtx
@@ -35,12 +38,24 @@ from mixer.rtp.rtcp import (
 )
 from mixer.rtp.twcc import TransportFeedback
 from mixer.video.headers import picture_size
+from mixer.video.layout import arrange
 from mixer.webrtc.adapter import _parse as parse_stun
 from mixer.webrtc.answer import LocalSide, negotiate, write_answer
 from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.stun import peek_stun
+from recording.audit import read_line
+from recording.errors import BadEntry
+from recording.fragments import picture_fragments
+from recording.keys import safe_key
+from recording.ledger import read_entry
+from recording.matroska import Block, cluster, head, scan
+from recording.package import read_manifest
+from recording.seekindex import Inset
+from recording.signing import KeyRing
+from recording.trackcodecs import audio_form
+from recording.tracks import is_track
 from tests.turn.relay import UDP, Relay, bind, five_tuple, send_indication
 from turn.core import MAX_AMPLIFICATION, Answer
 from turn.message import Class, MalformedMessage, Method, frame_bytes, parse_message, write_message
@@ -182,6 +197,23 @@ def arrivals(data: bytes) -> None:
                 parse_rtcp(write_rtcp([report]))
 
 
+def timeline(data: bytes) -> None:
+    """A journal that is to be composed again."""
+    with contextlib.suppress(BadTimeline):
+        played = Replay(parse_events(data))
+        assert all(is_track(track.file) for track in played.tracks)
+        for at in (0.0, played.ends_s / 2, played.ends_s):
+            played.advance(at)
+            arrange(played.body, played.sources(), played.speaker)
+
+
+def matroska(data: bytes) -> None:
+    """A track that a dead writer left."""
+    extent = scan(io.BytesIO(data))
+    assert extent.whole_bytes <= len(data)
+    assert scan(io.BytesIO(data[: extent.whole_bytes])) == extent
+
+
 def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Two bytes of sequence number (a step from the last), one of length, so many bytes; and again."""
     position, sequence = 0, 1000
@@ -193,8 +225,33 @@ def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += 3 + length
 
 
+def records(data: bytes) -> None:
+    """What the archive keeps beside packages, and what whoever can write to the store may have made of it."""
+    with contextlib.suppress(BadEntry):
+        read_entry(data, KeyRing())
+    with contextlib.suppress(BadEntry):
+        line = read_line("01ARZ3NDEKTSV4RRFFQ69G5FAV", data)
+        assert line.number >= 1
+    for path in read_manifest(data):
+        assert safe_key(path) == path
+
+
+def film(data: bytes) -> None:
+    """The boxes of a recording that may be cut or spoilt anywhere."""
+    init_bytes, _, found = picture_fragments(io.BytesIO(data))
+    assert all(f.start >= init_bytes and f.start + f.size <= len(data) and f.ends > f.begins for f in found)
+    inset = Inset.make(data, b"index", len(data))
+    if inset is not None:
+        whole = b"".join(inset.read(lambda a, b: iter([data[a:b]]), 0, None))
+        assert whole == data[: inset.at] + b"index" + data[inset.at :]
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
+    for target in (
+        *(rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals),
+        *(timeline, matroska, records, film),
+    )
     for target in (rtp, rtcp, sdp, sdpfrag, stun, turn, red, video, headers, audio, arrivals)
 }
 
@@ -229,6 +286,31 @@ _COMPOUND: Final = (
     ReceiverEstimatedMaxBitrate(1_000_000, (1, 2)),
     TemporaryMaxBitrateRequest(1, ((2, 400_000, 40),)),
 )
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _words(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}I", *values)
+
+
+_TRAK: Final = _box(
+    b"trak", _box(b"tkhd", _words(0, 0, 0, 1)), _box(b"mdia", _box(b"mdhd", _words(0, 0, 0, 90_000)))
+)
+_TRAF: Final = _box(
+    b"traf",
+    _box(b"tfhd", _words(0x28, 1, 3000, 0)),
+    _box(b"tfdt", _words(0, 0)),
+    _box(b"trun", _words(0, 30)),
+)
+_FILM: Final = b"".join((
+    _box(b"ftyp", b"isom"), _box(b"moov", _TRAK), _box(b"moof", _box(b"mfhd", _words(0, 1)), _TRAF),
+    _box(b"mdat", bytes(30)),
+))  # fmt: skip
+
 _SEEDS: Final[dict[str, list[bytes]]] = {
     "rtp": [
         write_rtp(RtpPacket(96, True, 7, 9, 1, b"media", (3, 4), {4: b"0", 5: b"hi"})),
@@ -260,5 +342,22 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
     ],
     "headers": [b"\0" + _KEY[:40], b"\1\x82\x49\x83\x42\0\x04\xff\x02\xcf\0", b"\2" + _IDR],
     "audio": [b"\0" + _joined(b"\x78" + bytes(60), b"\x7b\x02" + bytes(60)), b"\2" + _joined(bytes(160))],
+    "timeline": [
+        b'{"t":0,"event":"join","participant":"a","name":"A"}\n{"t":1,"event":"layout","layout":{"preset":"pip"}}\n'
+        b'{"t":1,"event":"track","participant":"a","file":"data/tracks/001.mkv","kind":"camera"}\n'
+        b'{"t":2,"event":"share","participant":"a"}\n{"t":3,"event":"gap","duration":1}\n{"t":9,"event":"end"}\n'
+    ],
+    "matroska": [
+        head(audio_form("opus", b"\x78"), title="A", uid=1)
+        + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
+    ],
     "arrivals": [_joined(*[b""] * 120)],
+    "records": [
+        b'{"act":{"act":"hold","recording":"X","number":1,"time":"2026-01-01T00:00:00Z","by":"a","reason":"r"},'
+        b'"key":"ab","signature":"00"}',
+        b'{"n":1,"time":"2026-01-01T00:00:00Z","by":"a","role":"admin","act":"read","recording":null,"detail":{},'
+        b'"previous":""}',
+        b"0" * 64 + b"  data/recording.mp4\n",
+    ],
+    "film": [_FILM],
 }

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
-from mixer.media import AUDIO_CLOCK_HZ
 from mixer.video.frame import frame_of
 from mixer.video.picture import Picture, Rgb
 from recording import package
 from recording.mediatime import INSTANT_HZ
 from recording.timeline import TimelineEvent, write_line
 from recording.tracks import TrackFiles, TrackFrame, TrackSource
+from tests.recording.sources import sounds
 
 FPS = 15
 SIZE = (160, 90)
@@ -35,22 +34,6 @@ def _coloured(rgb: Rgb, count: int) -> tuple[tuple[bytes, bool], ...]:
         packets += codec.encode(frame)
     packets += codec.encode(None)
     return tuple((bytes(p), p.is_keyframe) for p in packets)
-
-
-@lru_cache
-def _tone(hz: float, count: int) -> tuple[bytes, ...]:
-    codec = av.CodecContext.create("libopus", "w")
-    codec.sample_rate, codec.layout, codec.format = AUDIO_CLOCK_HZ, "mono", "flt"
-    codec.time_base = Fraction(1, AUDIO_CLOCK_HZ)
-    packets = []
-    for number in range(count + 1):
-        time = (np.arange(960) + number * 960) / AUDIO_CLOCK_HZ
-        frame = av.AudioFrame.from_ndarray(
-            (0.3 * np.sin(2 * np.pi * hz * time)).astype(np.float32)[None], "flt", "mono"
-        )
-        frame.sample_rate, frame.pts = AUDIO_CLOCK_HZ, number * 960
-        packets += codec.encode(frame)
-    return tuple(bytes(p) for p in packets)[:count]
 
 
 class Package:
@@ -76,18 +59,33 @@ class Package:
     def join(self, t: float, who: str, **fields: Any) -> None:
         self.event(t, "join", participant=who, name=who.title(), **fields)
 
-    def camera(self, who: str, rgb: Rgb, start: float, end: float, *, kind: Any = "camera") -> None:
+    def camera(
+        self, who: str, rgb: Rgb, start: float, end: float, *, kind: Any = "camera", wait_ms: int = 40
+    ) -> None:
         for number, (data, key) in enumerate(_coloured(rgb, round((end - start) * FPS))):
             frame = TrackFrame(
-                "VP8", data, number * 6000, keyframe=key, size=SIZE if key else None, name=who.title()
-            )
+                "VP8", data, number * 6000, keyframe=key, size=SIZE if key else None, name=who.title(),
+                wait_ms=wait_ms,
+            )  # fmt: skip
             at = start + number / FPS
             self._tracks.frame(TrackSource(who, kind), frame, round(at * INSTANT_HZ))
 
-    def voice(self, who: str, hz: float, start: float, end: float, *, lost: range = range(0)) -> None:
-        for number, data in enumerate(_tone(hz, round((end - start) * 50))):
+    def voice(
+        self,
+        who: str,
+        hz: float,
+        start: float,
+        end: float,
+        *,
+        lost: range = range(0),
+        wait_ms: int = 40,
+        codec: str = "opus",
+    ) -> None:
+        rate_hz = 48_000 if codec == "opus" else 8_000
+        for number, data in enumerate(sounds(codec, round((end - start) * 50), hz=hz)):
             if number not in lost:
-                frame = TrackFrame("opus", data, number * 960 + round(start * 48_000), name=who.title())
+                rtp = number * rate_hz // 50 + round(start * rate_hz)
+                frame = TrackFrame(codec, data, rtp, name=who.title(), wait_ms=wait_ms)
                 self._tracks.frame(
                     TrackSource(who, "voice"), frame, round((start + number / 50) * INSTANT_HZ)
                 )

@@ -98,17 +98,63 @@ def test_another_layout_for_the_same_people(talk: Path, tmp_path: Path) -> None:
         assert close(frames[number][RIGHT], GREEN)
 
 
+@pytest.mark.parametrize("codec", ["G722", "PCMU", "PCMA"])
+def test_a_telephone_is_heard_too(tmp_path: Path, codec: str) -> None:
+    package = Package(tmp_path / "package")
+    package.join(0, "ann", kind="phone")
+    package.voice("ann", 440, 0.5, 2.5, codec=codec)
+    composed = compose(package.close(3), tmp_path / "out.mp4")
+    assert (composed.duration_s, composed.broken) == (3.0, {})
+    pcm = sound(tmp_path / "out.mp4")
+    assert power_at(pcm[48_000:96_000], 440) > 0.05 > 20 * power_at(pcm[2_000:20_000], 440)
+
+
 def test_lost_packets_are_concealed_and_pauses_are_silent(tmp_path: Path) -> None:
     package = Package(tmp_path / "package")
     package.join(0, "ann")
-    package.voice("ann", 440, 0, 4, lost=range(100, 101))
+    package.voice("ann", 440, 0, 4, lost=range(100, 103))
     package.voice("ann", 440, 5, 6)
     compose(package.close(6), tmp_path / "out.mp4")
     pcm = sound(tmp_path / "out.mp4")
     levels = [float(np.abs(pcm[n * 960 : (n + 1) * 960]).max()) for n in range(len(pcm) // 960)]
-    assert min(levels[60:190]) > 0.1, "not a hole where one was lost"
+    assert min(levels[60:190]) > 0.02, "not a hole where some were lost"
     assert max(levels[225:245]) < 0.01
     assert max(levels[260:295]) > 0.2
+
+
+def test_whom_the_mix_let_wait_is_as_late_as_in_the_film(tmp_path: Path) -> None:
+    package = Package(tmp_path / "package")
+    package.event(0, "layout", version=1, layout=PLAIN | {"preset": "grid"})
+    package.join(0, "ann")
+    package.event(0, "video-on", participant="ann")
+    package.voice("ann", 440, 0, 2)
+    package.camera("ann", RED, 0, 2)
+    package.voice("ann", 440, 2, 4, wait_ms=160)  # the line has become bad
+    package.camera("ann", RED, 2, 4, wait_ms=160)
+    package.voice("ann", 1000, 4, 6, wait_ms=160)
+    package.camera("ann", BLUE, 4, 6, wait_ms=160)
+    compose(package.close(6), tmp_path / "out.mp4")
+    pcm, frames = sound(tmp_path / "out.mp4"), pictures(tmp_path / "out.mp4")
+    onset = next(n for n in range(350, 500) if power_at(pcm[n * 480 : n * 480 + 960], 1000) > 0.02) / 100
+    assert onset == pytest.approx(4.12, abs=0.05)
+    assert next(n for n, frame in enumerate(frames) if close(frame[MIDDLE], BLUE)) / 15 == pytest.approx(
+        4.12, abs=0.05
+    )
+
+
+def test_who_comes_back_does_not_begin_with_the_picture_they_left_by(tmp_path: Path) -> None:
+    package = Package(tmp_path / "package")
+    package.event(0, "layout", version=1, layout=PLAIN | {"preset": "grid"})
+    package.join(0, "ann")
+    package.event(0, "video-on", participant="ann")
+    package.camera("ann", RED, 0, 1)
+    package.event(1, "leave", participant="ann")
+    package.join(2, "ann")
+    package.event(2, "video-on", participant="ann")
+    compose(package.close(3), tmp_path / "out.mp4")
+    frames = pictures(tmp_path / "out.mp4")
+    assert close(frames[10][20, 20], RED)
+    assert not close(frames[35][20, 20], RED)
 
 
 def test_a_gap_is_a_picture_that_stands_still(tmp_path: Path) -> None:

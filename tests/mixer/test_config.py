@@ -77,6 +77,12 @@ def test_the_file_of_the_working_directory_is_found(tmp_path: Path, monkeypatch:
         ({}, ["turn.mode=pion"], ["turn.mode", "embedded", "eturnal"]),
         ({}, ["turn.urls=http://x"], ["turn.urls", "stun:"]),
         ({}, ["turn.allowed_peers=10.0.0.1/8"], ["turn.allowed_peers", "CIDR"]),
+        ({}, ["turn.allowed_peers=10.1.0.0/16"], ["turn.allowed_peers", "never opens as a network"]),
+        ({}, ["turn.public_host=a.example,b.example"], ["turn.public_host", "one name"]),
+        ({}, ["turn.public_host=300.1.1.1"], ["turn.public_host", "address"]),
+        ({}, ["turn.relay_ports=50000-40000"], ["turn.relay_ports", "FIRST-LAST"]),
+        ({}, ["turn.realm=a b"], ["turn.realm"]),
+        ({}, ["turn.user_quota=0"], ["turn.user_quota", "1"]),
         ({}, ["auth.secret=short"], ["auth.secret", "32 bytes"]),
         ({}, ["auth.admin_token=two words"], ["auth.admin_token", "RFC 6750"]),
         ({}, ["archive.url=ftp://x"], ["archive.url", "file:PATH"]),
@@ -179,22 +185,30 @@ def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
     first, second = with_secrets(tree), with_secrets(tree)
     assert first.admin_token == second.admin_token
     assert first.token_secret == second.token_secret
-    assert first.admin_token != first.token_secret
+    assert len({first.admin_token, first.token_secret, *first.turn.secrets}) == 3
+    assert first.turn.secrets == second.turn.secrets
     assert len(first.token_secret) >= config.MIN_SECRET_BYTES
     assert tree.data_dir.stat().st_mode & 0o777 == 0o700
     files = list(tree.data_dir.iterdir())
-    assert len(files) == 2
+    assert len(files) == 3
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
 
 
 def test_a_chosen_secret_makes_no_file(tmp_path: Path) -> None:
     environ = {
         "MOSAIQUE_DATA_DIR": str(tmp_path / "var"), "MOSAIQUE_AUTH__SECRET": SECRET,
-        "MOSAIQUE_AUTH__ADMIN_TOKEN": "tok",
+        "MOSAIQUE_AUTH__ADMIN_TOKEN": "tok", "MOSAIQUE_TURN__SECRET": "s",
     }  # fmt: skip
     tree = with_secrets(load(environ=environ))
     assert (tree.admin_token, tree.token_secret) == ("tok", SECRET)
     assert not tree.data_dir.exists()
+
+
+@pytest.mark.parametrize("switch", [{"enabled": False}, {"mode": "off"}])
+def test_without_a_relay_there_is_no_secret_of_it(tmp_path: Path, switch: dict[str, object]) -> None:
+    tree = with_secrets(Settings.model_validate({"data_dir": tmp_path, "turn": switch}))
+    assert tree.turn.secrets == ()
+    assert not (tmp_path / "turn-secret").exists()
 
 
 def test_a_damaged_secret_is_not_used(tmp_path: Path) -> None:

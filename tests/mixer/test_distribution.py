@@ -46,6 +46,7 @@ class Peer:
     sends_video = "VP8"
     sends_audio = "opus"
     repeats_audio = False
+    resends_audio = False
 
     def __init__(self) -> None:
         self.units: list[PacketizedVideo] = []
@@ -241,3 +242,36 @@ async def test_from_the_word_on_the_recorder_gets_nothing_of_the_other_canvas() 
     assert canvas.sinks == {}
     out.record_apart(True)
     assert canvas.sinks == {}, "nothing is encoded while nothing is recorded"
+
+
+async def test_a_listener_that_loses_gets_red_if_it_takes_that_else_fec_within_the_same_limits() -> None:
+    out, _, bridge = distribution()
+    red, plain = connection("high", "red"), connection("high", "plain")
+    red.peer.repeats_audio = True
+    for viewer in (red, plain):
+        viewer.fec = True
+        out.subscribe(viewer)
+    for index in range(12):
+        bridge.tick(index, index * 0.02)
+    assert [offset for offset, _ in red.peer.sound[-1].earlier] == [4_800, 960]
+    assert plain.peer.sound[-1].earlier == ()
+    assert {(form.fec, form.bitrate_bps) for form in bridge._shared} == {(False, 24_000), (True, 32_000)}
+    red.fec = False
+    out.adapt(red)
+    for index in range(12, 24):
+        bridge.tick(index, index * 0.02)
+    assert red.peer.sound[-1].earlier == ()
+    assert [frame.pts for frame in red.peer.sound] == list(range(0, 24 * 960, 960))
+
+
+async def test_where_every_bit_counts_lost_sound_is_sent_again_on_request_if_that_can_be_asked_for() -> None:
+    out, _, bridge = distribution()
+    asks, cannot = connection("audio", "asks"), connection("audio", "cannot")
+    asks.peer.resends_audio = True
+    for viewer in (asks, cannot):
+        viewer.peer.repeats_audio = viewer.fec = True
+        out.subscribe(viewer)
+    for index in range(12):
+        bridge.tick(index, index * 0.02)
+    assert [viewer.peer.sound[-1].earlier == () for viewer in (asks, cannot)] == [True, False]
+    assert {form.bitrate_bps for form in bridge._shared} == {12_000, 6_000}

@@ -114,10 +114,18 @@ async def test_while_tracks_are_kept_who_is_not_seen_sends_a_picture_too(intake:
     for sender in (seen, hidden):
         intake.saw(sender, EncodedVideo("VP8", b"\0", 0, False), screen=False)  # type: ignore[arg-type]
     assert kept == [("seen", "camera"), ("hidden", "camera")]
+    for change in ({"recorded": False}, {"video_muted": True}):
+        intake.change(hidden.participant.model_copy(update=change))
+        intake.show({"seen": TILE}, 1.0)
+        intake.show({"seen": TILE}, 1.0 + LOWER_AFTER_S)
+        assert hidden.peer.told[-1] == ("camera", UNSEEN), "nothing of it would be kept"
+        intake.change(hidden.participant)
+        intake.show({"seen": TILE}, 5.0)
+        assert hidden.peer.told[-1] == ("camera", KEPT)
     assert intake.stats({}, {})["hidden"]["decoded"] == 0
     intake.record(None)
-    intake.show({"seen": TILE}, 2.0)
-    intake.show({"seen": TILE}, 2.0 + LOWER_AFTER_S)
+    intake.show({"seen": TILE}, 6.0)
+    intake.show({"seen": TILE}, 6.0 + LOWER_AFTER_S)
     assert hidden.peer.told[-1] == ("camera", UNSEEN)
     intake.saw(hidden, EncodedVideo("VP8", b"\0", 0, False), screen=False)  # type: ignore[arg-type]
     assert len(kept) == 2
@@ -129,3 +137,17 @@ async def test_another_connection_of_the_same_participant_is_told_anew(intake: I
     again = join(intake, "a")
     intake.show({"a": TILE}, LOWER_AFTER_S)
     assert ("camera", TILE) in again.peer.told
+
+
+async def test_what_a_sender_will_send_is_what_it_is_asked_for_if_it_heeds_that(intake: Intake) -> None:
+    assert intake.will_send_px("ann", TILE) is None
+    sender = Sender("ann")
+    intake.add(sender.participant, sender)  # type: ignore[arg-type]
+    assert intake.will_send_px("ann", TILE) == 426 * 240
+    intake.show({"ann": TILE}, 0.0)
+    lane = intake._lanes["ann"]
+    lane.size = (1280, 720)
+    intake.show({"ann": TILE}, LOWER_AFTER_S + 1.0)
+    assert intake.will_send_px("ann", TILE) == 1280 * 720  # asked for a tile, and does not listen
+    lane.size = (480, 270)
+    assert intake.will_send_px("ann", Demand(1280, 720, 30, 2_000_000)) == 1280 * 720

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixer.ladder import AFTER_DOWN_S, CALM_S, FEC_HOLD_S, START_S, FecPolicy, Ladder, rungs
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.video.rendition import RENDITIONS
 
 
@@ -95,9 +95,9 @@ def test_sound_alone_needs_less() -> None:
 
 def test_fec_comes_with_loss_and_stays_a_while() -> None:
     policy = FecPolicy()
-    assert not policy.update(0.019, 0.0)
-    assert policy.update(0.02, 1.0)
+    assert not policy.update(0.009, 0.0)
+    assert policy.update(0.01, 1.0)
     assert policy.update(0.006, 30.0)  # still some loss
     assert policy.update(0.0, 30.0 + FEC_HOLD_S - 0.1)
     assert not policy.update(0.0, 30.0 + FEC_HOLD_S)
-    assert not policy.update(0.01, 60.0)
+    assert not policy.update(0.009, 60.0)

@@ -11,11 +11,14 @@ import pytest
 from mixer import protocol, registry
 from mixer.errors import AlreadyRecording, BadOffer, Conflict, NoCapacity, NotAllowed, NotFound
 from mixer.registry import Caller, Registry
+from mixer.relay_book import LEFT_S, RelayBook
 from mixer.room import ParticipantPatch, RoomCreate, RoomPatch
 from mixer.video.layout import LayoutBody
 from tests.contracts.room_host import SETTINGS
 from tests.fakes.desk import MemoryDesk
 from tests.fakes.host import MemoryHost
+from turn.control import End, Peers, ToRelay
+from turn.policy import Peer
 
 ADMIN = Caller("admin", "", "admin", "*")
 ANN = Caller("ann", "Ann", "participant", "demo")
@@ -31,7 +34,8 @@ class Desk:
     def __init__(self) -> None:
         self.host = MemoryHost()
         self.desk = MemoryDesk()
-        self.registry = Registry(self.host, self.desk, SETTINGS)
+        self.book = RelayBook()
+        self.registry = Registry(self.host, self.desk, SETTINGS, relay_book=self.book)
 
 
 @pytest.fixture
@@ -286,6 +290,13 @@ async def test_a_full_room_takes_nobody_new_but_those_inside_back(d: Desk) -> No
     await d.registry.offer("demo", "whip", BOB, OFFER)
 
 
+async def test_a_viewer_s_move_is_an_event(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    moved = protocol.RenditionChanged(session="s1", participant="ann", before="high", rendition="low")
+    told = await until(d, "viewer.rendition", lambda: d.host.say("demo", moved))
+    assert told == {"id": "ann", "session": "s1", "before": "high", "rendition": "low"}
+
+
 async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> None:
     desk = Desk()
     desk.registry = Registry(desk.host, desk.desk, SETTINGS.model_copy(update={"cpu_cores": 2.0}))
@@ -340,3 +351,70 @@ async def test_an_empty_room_s_recording_ends_after_a_minute(
     await d.registry.start_recording("demo", tracks=False, note="", by="mod")
     data = await until(d, "recording.stopped")
     assert data["reason"] == "the room was empty"
+
+
+class Heard:
+    """What a relay is told."""
+
+    def __init__(self, d: Desk) -> None:
+        self.open: set[Peer] = set()
+        self.ended: list[str] = []
+        d.book.listen(self)
+
+    def __call__(self, word: ToRelay) -> None:
+        match word:
+            case Peers(add, remove):
+                self.open |= dict(add).keys()
+                self.open -= set(remove)
+            case End(subjects):
+                self.ended += subjects
+
+
+async def test_the_relay_knows_a_rooms_sockets_before_its_first_answer_and_not_after_its_end(d: Desk) -> None:
+    heard = Heard(d)
+    created = await d.registry.offer("demo", "whip", ANN, OFFER)
+    assert heard.open == {("127.0.0.1", 40000)}
+    assert created.subject == "ann"
+    await d.registry.end_room("demo")
+    assert heard.open == set()
+    d.book.sweep(asyncio.get_running_loop().time() + LEFT_S)
+    assert heard.ended == ["ann"]
+
+
+async def test_the_relay_hears_of_the_sockets_of_a_worker_in_a_dead_ones_place(d: Desk) -> None:
+    heard = Heard(d)
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    d.host.next_port = 41000
+    await until(d, "room.restarted", lambda: d.host.kill("demo"))
+    assert heard.open == {("127.0.0.1", 41000)}
+
+
+async def test_an_allocation_ends_with_the_last_session_of_its_subject(d: Desk) -> None:
+    heard = Heard(d)
+    one = await d.registry.offer("demo", "whip", ANN, OFFER)
+    two = await d.registry.offer("demo", "whep", ANN, OFFER)
+    watching = await d.registry.offer("demo", "whep", EVE, OFFER)
+    now = asyncio.get_running_loop().time()
+    await d.registry.hang_up(one.id, ANN)
+    d.book.sweep(now + 1000)
+    assert heard.ended == []
+    await d.registry.hang_up(two.id, ANN)
+    d.host.say("demo", protocol.SessionClosed(session=watching.id, reason="gone"))
+    loud = protocol.SpeakingChanged(speaking=(), speaker=None)
+    await until(d, "speaker.changed", lambda: d.host.say("demo", loud))  # events are heard in order
+    d.book.sweep(now + 1000)
+    assert sorted(heard.ended) == ["ann", "eve"]
+
+
+async def test_who_is_removed_has_no_relay_either(d: Desk) -> None:
+    heard = Heard(d)
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await d.registry.remove_participant("demo", "ann")
+    assert heard.ended == ["ann"]
+
+
+async def test_callers_with_the_admin_token_are_subjects_of_their_own(d: Desk) -> None:
+    first = await d.registry.offer("demo", "whip", ADMIN, OFFER)
+    second = await d.registry.offer("demo", "whep", ADMIN, OFFER)
+    assert first.subject != second.subject
+    assert "admin" not in {first.subject, second.subject}

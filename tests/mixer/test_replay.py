@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mixer.journal import RoomJournal
 from mixer.protocol import RosterEntry
-from mixer.replay import MAX_TIMELINE_BYTES, BadTimeline, Replay, TrackFile, parse_events
+from mixer.replay import MAX_TIMELINE_BYTES, BadTimeline, Replay, TrackFile, Waits, parse_events
 from mixer.video.layout import LayoutBody, Source, arrange
 from recording.timeline import EVENTS, TimelineEvent, write_line
 
@@ -111,6 +111,29 @@ def test_a_gap_stands_still_and_who_is_introduced_again_has_been_there() -> None
     played.advance(9)
     assert list(played.people) == ["ann", "bob"]
     assert played.people["ann"].camera
+
+
+def test_waits_are_as_usual_until_a_line_says_otherwise_and_after_rubbish() -> None:
+    data = b"".join(
+        b'{"t":%s,"event":"wait","participant":"ann","ms":%s}\n' % (t, ms)
+        for t, ms in ((b"2", b"90"), (b"4", b"1e9"), (b"6", b'"x"'))
+    )
+    waits = Waits(b'{"t":0,"event":"clock","file":"f","rtp":7}\n' + data + b'rubbish\n{"t":8,"event":"wait"')
+    assert [waits.at("ann", t) for t in (0, 1.9, 2, 3.9, 4, 6, 9)] == [
+        0.04,
+        0.04,
+        0.09,
+        0.09,
+        0.2,
+        0.04,
+        0.04,
+    ]
+    assert waits.at("bob", 5) == Waits().at("ann", 5) == 0.04
+
+
+@given(st.binary(max_size=100))
+def test_any_clocks_are_read(data: bytes) -> None:
+    assert 0 <= Waits(data).at("ann", 1.0) <= 0.2
 
 
 def test_a_timeline_that_says_nothing_of_cameras_has_them_where_it_has_tracks() -> None:

@@ -26,7 +26,7 @@ class Kept:
         self, timestamp: int, now: float, *, ssrc: int = 1, codec: Any = "opus", taken_s: float | None = None
     ) -> None:
         packet = RtpPacket(111, False, timestamp & 0xFFFF, timestamp, ssrc, b"\xf8abc")
-        self.tap.heard("ann", packet, codec, taken_s, now)
+        self.tap.heard("ann", packet, codec, taken_s=taken_s, now=now, wait_ms=55.4)
 
     def see(self, pts: int, now: float, *, key: bool = False, screen: bool = False) -> None:
         frame = EncodedVideo("VP8", (KEY if key else DELTA)[0], pts, key)
@@ -87,6 +87,15 @@ def test_timestamps_go_up_when_they_wrap_and_when_another_stream_follows() -> No
     assert times[1] - times[0] == 1.0
 
 
+def test_a_voice_whose_clock_begins_anew_goes_on() -> None:
+    kept = Kept()
+    kept.hear(4_800_000, 101.0)
+    kept.hear(4_800_960, 101.02)
+    kept.hear(960, 101.04)
+    kept.hear(1920, 101.06)
+    assert [f.rtp for _, f, _ in kept.frames] == [4_800_000, 4_800_960, (1 << 32) + 960, (1 << 32) + 1920]
+
+
 def test_a_picture_that_does_not_say_its_size_is_passed_on_without() -> None:
     kept = Kept()
     kept.tap.saw("ann", EncodedVideo("VP8", b"\0", 0, True), screen=False, taken_s=None, now=101.0)
@@ -99,3 +108,18 @@ def test_strangers_are_ignored() -> None:
     kept.hear(0, 101.0)
     kept.see(0, 101.0, key=True)
     assert kept.frames == []
+
+
+def test_of_who_refuses_nothing_at_all_from_that_instant_on() -> None:
+    kept = Kept()
+    kept.hear(0, 101.0)
+    kept.see(0, 101.0, key=True)
+    kept.see(0, 101.0, key=True, screen=True)
+    kept.tap.change(ANN.model_copy(update={"recorded": False}))
+    kept.hear(960, 101.02)
+    kept.see(3000, 101.03)
+    kept.see(3000, 101.03, screen=True)
+    assert len(kept.frames) == 3
+    kept.tap.change(ANN)
+    kept.see(6000, 101.06)
+    assert kept.frames[-1][1].fresh, "and then a keyframe is needed"

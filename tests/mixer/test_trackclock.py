@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_clock_that_is_set_is_followed_and_so_is_another_way() -> None:
     clock = TrackClock(SenderClock(), 48_000)
     placed = []
     for n in range(2000):
-        ntp = 100.0 if n < 1000 else 4000.0  # set forward by an hour
+        ntp = 100.0 if n < 600 else 4000.0 if n < 1000 else 50.0  # set forward by an hour, and back
         way = 0.01 if n < 1500 else 0.12  # the radio changed the mast
         placed.append(clock.place(n * 960, ntp + n * 0.02, n * 0.02 + way))
     steps = [after - before for before, after in itertools.pairwise(placed)]
@@ -71,3 +72,14 @@ async def test_the_film_is_in_step_though_the_senders_clocks_are_not(
     skews = film_skews(sender, 600.0, every_s=10)
     assert len(skews) >= 58
     assert max(map(abs, skews[1:])) <= 0.040
+
+
+def test_whatever_a_sender_says_nothing_is_from_the_future_or_of_long_ago() -> None:
+    chance = random.Random(4)
+    sender = SenderClock()
+    clocks = [TrackClock(sender, 48_000), TrackClock(sender, 90_000)]
+    for n in range(3000):
+        rtp = chance.choice([n * 960, chance.randrange(1 << 40)])
+        taken_s = chance.choice([None, 100 + n * 0.02, chance.uniform(-1e10, 1e10)])
+        at = chance.choice(clocks).place(rtp, taken_s, n * 0.02)
+        assert n * 0.02 - 2.0 <= at <= n * 0.02 + 0.3

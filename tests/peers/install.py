@@ -19,6 +19,7 @@ PACKAGES: Final = (
     "firefox-esr",
     "gir1.2-gst-plugins-bad-1.0",
     "gir1.2-gstreamer-1.0",
+    "gstreamer1.0-libav",  # what decodebin takes for H.264 on a desktop: the bench's compositor
     "gstreamer1.0-nice",
     "gstreamer1.0-plugins-bad",
     "gstreamer1.0-plugins-base",
@@ -27,6 +28,7 @@ PACKAGES: Final = (
     "gstreamer1.0-tools",
     "gstreamer1.0-x",
     "janus",  # its audiobridge, for the bench
+    "libnss3-tools",  # certutil: a browser that trusts a test's certificate
     "libopus0",
     "python3-gst-1.0",
 )

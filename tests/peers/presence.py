@@ -51,6 +51,8 @@ def gstreamer() -> bool:
 PRESENT: Final[dict[str, Callable[[], bool]]] = {
     "chromium": lambda: browser.find("chromium") is not None,
     "firefox": lambda: browser.find("firefox") is not None,
+    "certutil": lambda: shutil.which("certutil") is not None,
+    "coturn": lambda: shutil.which("turnserver") is not None,
     "ffmpeg8": lambda: ffmpeg8() is not None,
     "gstreamer": gstreamer,
 }

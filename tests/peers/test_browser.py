@@ -72,4 +72,4 @@ async def test_a_missing_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_presence_knows_every_marker() -> None:
-    assert set(PRESENT) == {"chromium", "firefox", "gstreamer", "ffmpeg8"}
+    assert set(PRESENT) == {"certutil", "chromium", "coturn", "firefox", "gstreamer", "ffmpeg8"}

@@ -19,7 +19,7 @@ import pytest
 from mixer.probe.loops import AudioLoop, CameraLoops, encode_audio, encode_video
 from mixer.probe.signal import Identity
 from mixer.rtp.payload import vp8
-from mixer.webrtc.client import _Outgoing
+from mixer.webrtc.client_streams import Outgoing
 from tests.bench.processes import tree, usage
 from tests.peers.conference import Client, Conference, conference
 from tests.serving import Server
@@ -285,7 +285,7 @@ async def test_another_size_each_second(
 
 
 def collide(client: Client, kind: str, ssrc: int) -> None:
-    outgoing: _Outgoing = client._outgoing[kind]  # type: ignore[index]
+    outgoing: Outgoing = client._outgoing[kind]  # type: ignore[index]
     outgoing.stream.ssrc = ssrc
 
 

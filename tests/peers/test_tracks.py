@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
-import urllib.request
+import os
+import signal as signals
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,11 @@ from mixer.probe import signal
 from mixer.probe.callers import Caller
 from mixer.probe.run import Plan, opened
 from mixer.probe.signal import PipFinder, Rect
+from tests.browser import BrowserName
+from tests.peers import canvas, publishers
 from tests.peers.test_recording import sealed, sound
+from tests.peers.test_uplink import BROWSERS, LAYERS, publishing
+from tests.peers.test_worker_dies import GREEN, workers
 from tests.serving import Server
 
 SECONDS = 10.0
@@ -55,17 +62,18 @@ async def recorded(server: Server, room: str, into: Path) -> Conference:
         await probe.measure(SECONDS / 2 - 2.0)  # it settles for two
         server.call("PUT", f"/v1/rooms/{room}/layout", {"preset": "speaker"})
         await probe.measure(SECONDS / 2 - 2.0)
-        queue = server.call("GET", f"/v1/rooms/{room}/stats")["queues"]["recorder"]
-        assert (queue["queue"]["tracks_dropped"], queue["tracks"]["refused"]) == (0, 0)
+        queues = server.call("GET", f"/v1/rooms/{room}/stats")["queues"]
+        assert (queues["recorder"]["dropped"], queues["tracks"]["dropped"], queues["tracks"]["refused"]) == (
+            0,
+            0,
+            0,
+        )
+        assert queues["tracks"]["open"] == 4
         server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
         callers = probe.callers
     await sealed(server, started["id"])
     bag = into / "bag.zip"
-    request = urllib.request.Request(
-        f"{server.url}/v1/recordings/{started['id']}/bag", headers={"Authorization": f"Bearer {server.token}"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        bag.write_bytes(response.read())
+    bag.write_bytes(await asyncio.to_thread(server.call, "GET", f"/v1/recordings/{started['id']}/bag"))
     with zipfile.ZipFile(bag) as files:
         content = {name.partition("/")[2]: files.read(name) for name in files.namelist()}
     return Conference(
@@ -133,16 +141,23 @@ def test_composed_again_it_is_the_film(conference: Conference, tmp_path: Path) -
     assert len(live.keys() & anew.keys()) >= 0.8 * len(live) > 20
 
     # the layout changes at the same picture
-    jumps = [[float(np.mean(np.abs(b.astype(int) - a))) for (_, a), (_, b) in zip(s, s[1:], strict=False)]
-             for s in (film, again)]  # fmt: skip
-    at = [shown[int(np.argmax(jump)) + 1][0] for shown, jump in zip((film, again), jumps, strict=True)]
-    assert abs(at[0] - at[1]) * 30 <= FRAMES + 0.1
+    assert abs(biggest_change(film, change) - biggest_change(again, change)) * 30 <= FRAMES + 0.1
 
     # and look the same
     quality = [best_psnr(luma, again, rect, at) for at, luma in film[40::15] for rect in rects(at, change)]
     assert len(quality) > 20
     assert min(quality) >= 22, "of a picture that was coded twice, beside one that was coded three times"
     assert float(np.median(quality)) >= 27
+
+
+def biggest_change(shown: list[tuple[float, Gray]], near: float) -> float:
+    """Time of the picture that differs most from the one before it, within a second of ``near``."""
+    steps = [
+        (float(np.mean(np.abs(after.astype(int) - before))), at)
+        for (_, before), (at, after) in itertools.pairwise(shown)
+        if abs(at - near) < 1.0
+    ]
+    return max(steps)[1]
 
 
 def rects(at: float, change: float) -> list[Rect]:
@@ -189,3 +204,103 @@ def test_the_voices_are_there_and_in_time(conference: Conference, tmp_path: Path
         assert len(pips[0]) >= 5
         apart = [min(abs(at - other) for other in pips[1]) for at in pips[0][1:-1]]
         assert max(apart) <= 0.040
+
+
+# --- the room's process dies
+
+
+def frames_kept(server: Server, room: str) -> int:
+    queues = server.call("GET", f"/v1/rooms/{room}/stats")["queues"]
+    return int(queues.get("tracks", {}).get("frames", 0))
+
+
+async def until_kept(server: Server, room: str, frames: int) -> None:
+    deadline = time.monotonic() + 30
+    while await asyncio.to_thread(frames_kept, server, room) < frames:
+        assert time.monotonic() < deadline, server.log_tail()
+        await asyncio.sleep(0.2)  # it is live: frames come at their own pace
+
+
+@pytest.mark.peer("ffmpeg8")
+async def test_tracks_go_on_in_a_second_file_when_the_rooms_process_is_killed(
+    server: Server, tmp_path: Path
+) -> None:
+    room = server.room("tracks-struck")
+    ida = server.enter(room, name="Ida")
+
+    def publishing(log: str) -> Any:
+        return publishers.ffmpeg(
+            f"{server.url}/whip/{room}", ida["token"], tmp_path / log, rgb=GREEN, tone_hz=440
+        )
+
+    with publishing("a.log"):
+        await asyncio.to_thread(canvas.await_colour, server, room, ida["sub"], GREEN)
+        started = server.call("POST", f"/v1/rooms/{room}/recordings", {"tracks": True})
+        await until_kept(server, room, 150)
+        os.kill(workers(server, room)[-1]["pid"], signals.SIGKILL)
+    with publishing("b.log"):
+        await until_kept(server, room, 150)
+    server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
+    described = await sealed(server, started["id"])
+    bag = tmp_path / "bag.zip"
+    bag.write_bytes(await asyncio.to_thread(server.call, "GET", f"/v1/recordings/{started['id']}/bag"))
+    with zipfile.ZipFile(bag) as files:
+        content = {name.partition("/")[2]: files.read(name) for name in files.namelist()}
+    names = sorted(path for path in content if path.startswith("data/tracks/"))
+    assert names == [f"data/tracks/001{part}.{kind}" for part in ("-2", "") for kind in ("mka", "mkv")]
+    ends = {}
+    for path in names:
+        with av.open(io.BytesIO(content[path])) as media:
+            times = [float(frame.time or 0) for frame in media.decode(media.streams[0])]
+            ends[path] = times[0], times[-1]
+            assert media.streams[0].codec_context.name in {"opus", "h264", "vp8"}
+    timeline = [json.loads(line) for line in content["data/timeline.jsonl"].splitlines()]
+    gap = next(line for line in timeline if line["event"] == "gap")
+    assert ends["data/tracks/001.mkv"][1] == pytest.approx(gap["t"], abs=1.5)
+    assert ends["data/tracks/001-2.mkv"][0] >= gap["t"] + gap["duration"] - 0.5
+    told = json.loads(content["recording.json"])["tracks"]
+    assert {track["file"]: track["name"] for track in told} == dict.fromkeys(names, "Ida")
+    out = tmp_path / "again.mp4"
+    assert cli.main(["compose", "--size", "320x180", "--fps", "10", "-o", str(out), str(bag)]) == 0
+    with av.open(str(out)) as media:
+        assert float((media.duration or 0) / av.time_base) == pytest.approx(described["duration"], abs=0.3)
+
+
+# --- real browsers
+
+
+@pytest.mark.parametrize("name", BROWSERS)
+async def test_a_browsers_layers_come_one_after_the_other_in_one_file(
+    server: Server, tmp_path: Path, name: BrowserName
+) -> None:
+    """Each layer has clocks and sizes of its own; the track is what the room looked at, and it goes on."""
+    async with publishing(server, name, LAYERS) as room:
+        await room.until(lambda seen: seen["layer"] == "f", "at its largest layer", 40)
+        started = server.call("POST", f"/v1/rooms/{room.name}/recordings", {"tracks": True})
+        await until_kept(server, room.name, 150)
+        await room.show(240)
+        await room.until(lambda seen: seen["layer"] == "h", "at the middle layer", 15)
+        await until_kept(server, room.name, await asyncio.to_thread(frames_kept, server, room.name) + 150)
+        server.call("PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
+    described = await sealed(server, started["id"])
+    bag = tmp_path / "bag.zip"
+    bag.write_bytes(await asyncio.to_thread(server.call, "GET", f"/v1/recordings/{started['id']}/bag"))
+    with zipfile.ZipFile(bag) as files:
+        content = {name.partition("/")[2]: files.read(name) for name in files.namelist()}
+    assert sorted(path for path in content if path.startswith("data/tracks/")) == [
+        "data/tracks/001.mka",
+        "data/tracks/001.mkv",
+    ]
+    with av.open(io.BytesIO(content["data/tracks/001.mkv"])) as media:
+        seen = [(float(frame.time or 0), frame.height) for frame in media.decode(video=0)]
+    with av.open(io.BytesIO(content["data/tracks/001.mka"])) as media:
+        heard = [float(frame.time or 0) for frame in media.decode(audio=0)]
+    assert seen[0][1] > 650
+    assert 300 < seen[-1][1] <= 360
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(seen)]
+    assert max(gaps) < 1.5
+    assert min(gaps) > 0
+    assert seen[-1][0] == pytest.approx(described["duration"], abs=1.0)
+    assert max(after - before for before, after in itertools.pairwise(heard)) < 0.5
+    assert heard[-1] == pytest.approx(described["duration"], abs=0.5)
+    print(f"{name}: {len(seen)} pictures, longest hole {max(gaps):.2f} s")

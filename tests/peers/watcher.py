@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from av import AudioFrame, VideoFrame
 
 from mixer.probe.signal import Plane, Sound, tone_level_db
@@ -25,6 +26,9 @@ class Watcher:
     def __init__(self) -> None:
         self.frame: VideoFrame | None = None
         self.frames = 0
+        self.over = (
+            False  # set by a test that has the server end the session: there is nothing left to DELETE
+        )
         self._sound: deque[Sound] = deque(maxlen=KEPT_S * 50)
         self._heard = asyncio.Condition()
         self._samples = 0
@@ -64,10 +68,16 @@ class Watcher:
 
 
 @contextlib.asynccontextmanager
-async def watching(url: str, token: str, **query: Any) -> AsyncIterator[Watcher]:
-    """A WHEP session at ``url`` (``…/whep/room``) with aiortc as it comes from PyPI."""
+async def watching(
+    url: str, token: str, *, relay: RTCIceServer | None = None, towards: str = "", **query: Any
+) -> AsyncIterator[Watcher]:
+    """A WHEP session at ``url`` (``…/whep/room``) with aiortc as it comes from PyPI. ``relay``: only by that one.
+    ``towards``: of the server's candidates only those with this address.
+    """
     watcher = Watcher()
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    policy = RTCIceTransportPolicy.ALL if relay is None else RTCIceTransportPolicy.RELAY
+    servers = [] if relay is None else [relay]
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=servers, iceTransportPolicy=policy))
     tasks: list[asyncio.Task[None]] = []
     peer.on("track", lambda track: tasks.append(asyncio.create_task(watcher.take(track))))
     for kind in ("audio", "video"):
@@ -81,10 +91,14 @@ async def watching(url: str, token: str, **query: Any) -> AsyncIterator[Watcher]
             ) as answer:
                 assert answer.status == 201, await answer.text()
                 location = answer.headers["Location"]
-                await peer.setRemoteDescription(RTCSessionDescription(await answer.text(), "answer"))
+                lines = (await answer.text()).splitlines(keepends=True)
+                kept = [
+                    line for line in lines if not line.startswith("a=candidate:") or f" {towards}" in line
+                ]
+                await peer.setRemoteDescription(RTCSessionDescription("".join(kept), "answer"))
             yield watcher
             async with http.delete(str(answer.url.join(_url(location))), headers=headers) as gone:
-                assert gone.status == 200
+                assert gone.status == (404 if watcher.over else 200)
         finally:
             await peer.close()
             for task in tasks:

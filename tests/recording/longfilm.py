@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from recording import package
-from recording.durable import AppendFile
+from recording.durable import AppendFile, WriterLock
 from recording.fragments import Piece
 from recording.keys import rfc3339
 from recording.muxer import AudioFormat, FragmentedMp4
@@ -25,6 +25,7 @@ class LongFilm:
     def __init__(self, directory: Path, *, fragment_bytes: int = 200_000, seed: int = 1) -> None:
         self.directory = directory
         (directory / "data").mkdir(parents=True, exist_ok=True)
+        self.lock = WriterLock(directory / package.LOCK)  # live, for whoever asks
         self._noise = random.Random(seed).randbytes(fragment_bytes + 4096)
         self._random = random.Random(seed)
         self._size = fragment_bytes
@@ -47,10 +48,12 @@ class LongFilm:
             struct.pack_into(">I", moof, moof.index(b"mfhd") + 8, self.seconds)
             self.file.append(bytes(moof) + struct.pack(">I4s", len(media) + 8, b"mdat") + media, sync=False)
 
-    def tear(self, data: bytes) -> None:
-        """What a dying writer leaves behind its last whole fragment."""
+    def die(self, torn: bytes = b"") -> None:
+        """As a process that is killed: ``torn`` is what it had written of its next fragment."""
         with (self.directory / package.MEDIA).open("ab") as file:
-            file.write(data)
+            file.write(torn)
+        self.file.close()
+        self.lock.release()
 
     def close(self) -> package.Summary:
         """As the recorder closes it."""
@@ -65,6 +68,7 @@ class LongFilm:
         )  # fmt: skip
         self.file.close()
         package.write_model(self.directory / package.CLOSED, summary)
+        self.lock.release()
         return summary
 
 

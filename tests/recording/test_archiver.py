@@ -73,7 +73,8 @@ def test_the_contracts_package(
 
     bag = tmp_path / "archive" / info.key
     assert sorted(p.relative_to(bag).as_posix() for p in bag.rglob("*") if p.is_file()) == [
-        "bag-info.txt", "bagit.txt", "data/chapters.vtt", "data/recording.mp4", "data/timeline.jsonl",
+        "bag-info.txt", "bagit.txt", "data/chapters.vtt", "data/recording.mp4", "data/recording.sidx",
+        "data/timeline.jsonl",
         "manifest-sha256.txt", "recording.json", "tagmanifest-sha256.txt",
     ]  # fmt: skip
     checked = bagit.Bag(str(bag))
@@ -391,7 +392,7 @@ def test_verify_names_a_flipped_byte(path: str, archive: Archive, kept: Recordin
     verdict = archive.verify(kept.id, lambda name, done, total: heard.append(name))
     assert not verdict["ok"]
     assert [check["path"] for check in verdict["files"] if not check["ok"]] == [path]
-    assert len(set(heard)) == 8
+    assert len(set(heard)) == 9
     if path == "recording.json":
         with pytest.raises(FixityError):
             archive.media(kept.id)

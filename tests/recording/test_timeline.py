@@ -135,6 +135,19 @@ def test_chapters_are_always_valid(raw: list[tuple[float, str, str]], duration: 
     assert [c.start for c in cues] == sorted({c.start for c in cues})
 
 
+def test_a_chapter_has_the_name_of_its_time_and_nothing_else_is_a_name() -> None:
+    events = [
+        e(0, "join", participant="a", name="Ann"),
+        e(0, "notice", participant="a", name="not recorded"),
+        e(1, "track", participant="a", name="Ann", file="data/tracks/001.mka"),
+        e(5, "speaker", participant="a"),
+        e(30, "speaker"),
+        e(30, "rename", participant="a", name="Anne"),
+        e(50, "speaker", participant="a"),
+    ]
+    assert chapters(events, 80) == [(0, "Start"), (5, "Ann"), (50, "Anne")]
+
+
 def test_writing_is_strict() -> None:
     for event in (
         e(0, "dance"),

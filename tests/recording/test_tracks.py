@@ -17,9 +17,11 @@ import pytest
 from recording import durable, package, tracks
 from recording.archive import Archive
 from recording.matroska import scan
+from recording.mediatime import INSTANT_HZ
 from recording.package import Seal
 from recording.recorder import Recorder
 from recording.recovery import recover
+from recording.trackjournal import TrackJournal
 from recording.tracks import FOLDER, JOURNAL, TrackFrame, TrackSource
 from recording.writer import Alert
 from tests.recording.conftest import open_recorder
@@ -133,6 +135,42 @@ def test_the_clocks_are_journalled(directory: Path) -> None:
         {"t": 0.0, "event": "clock", "file": f"{FOLDER}/001.mka", "rtp": 1000, "rate": 48_000, "ntp": 5000.0},
         {"t": 0.0, "event": "clock", "file": f"{FOLDER}/001.mkv", "rtp": 7, "rate": 90_000, "ntp": 5000.0},
     ]
+
+
+def test_a_clock_is_noted_each_minute_where_it_begins_anew_and_no_more_often_than_each_second() -> None:
+    noted: list[dict[str, Any]] = []
+    journal = TrackJournal(lambda line: noted.append(json.loads(line)))
+    for n in range(50 * 130):  # 200 ppm: not worth a line before a minute is over
+        journal.clock("f", 48_000, round(n * 960 * 1.0002), 7.0, n * 14_400)
+    assert [line["t"] for line in noted] == [0.0, 60.0, 120.0]
+    assert abs(noted[1]["rtp"] - 48_000 * 60 * 1.0002) <= 1
+    journal.clock("f", 48_000, 5, None, 131 * INSTANT_HZ)
+    assert (noted[-1]["t"], noted[-1]["rtp"], "ntp" in noted[-1]) == (131.0, 5, False)
+    chance = random.Random(2)
+    for n in range(500):  # ten seconds of a sender whose clock is nonsense
+        journal.clock("f", 48_000, chance.randrange(1 << 40), 7.0, 131 * INSTANT_HZ + n * 14_400)
+    assert len(noted) <= 4 + 10
+    journal.forget("f")
+    journal.clock("f", 48_000, 9, 7.0, 141 * INSTANT_HZ)
+    assert noted[-1]["rtp"] == 9
+
+
+def test_what_the_mix_let_people_wait_is_journalled(directory: Path) -> None:
+    call = begin(directory)
+    call.film(5)
+    call.voice(0, 1)
+    call.voice(1, 2, wait_ms=48)  # less than a third of a picture
+    call.voice(2, 3, wait_ms=90)
+    call.voice(3, 3.2, wait_ms=130)
+    call.voice(3.2, 3.4, wait_ms=150)  # so soon after the last line
+    call.voice(3.4, 4, wait_ms=40)
+    call.recorder.close(5 * SECOND)
+    waits = [
+        (line["t"], line["participant"], line["ms"])
+        for line in lines(directory / JOURNAL)
+        if line["event"] == "wait"
+    ]
+    assert waits == [(2.0, "ann", 90), (3.0, "ann", 130), (3.5, "ann", 40)]
 
 
 def test_the_sealed_package_says_whose_tracks_they_are(directory: Path) -> None:
@@ -348,20 +386,28 @@ def test_a_disk_that_refuses_tracks_does_not_touch_the_film(
     assert len(lines(directory / package.TIMELINE)) == 3
 
 
-def test_a_full_queue_of_tracks_drops_tracks_only(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_of_tracks_drops_tracks_only(directory: Path) -> None:
     call = begin(directory)
-    call.film(1)
+    call.film(0.5)
+    call.camera(0, 0.4)
     call.recorder.settle()
+    huge = TrackFrame("VP8", bytes(1 << 20), 0, keyframe=False)
     with call.recorder._wake:  # the writing thread cannot take
         for _ in range(40):
-            call.recorder.write_track(
-                ANN_CAMERA, TrackFrame("VP8", bytes(1 << 20), 0, keyframe=False), SECOND
-            )
-        assert call.recorder.stats()["queue"]["tracks_dropped"] == 8
+            call.recorder.write_track(TrackSource("bob", "camera"), huge, SECOND)
+        waiting = call.recorder.stats()["tracks"]
+        assert (waiting["depth"], waiting["dropped"]) == (32, 8)
+        call.recorder._track_bytes += 1 << 20  # full to the last byte
+        call.camera(0.4, 0.6)
+        call.recorder._track_bytes -= 1 << 20
         call.film(2)
         assert call.recorder.dropped == 0
+    call.recorder.settle()
+    call.camera(0.6, 1.4)
     call.film(3)
     assert call.recorder.close(3 * SECOND).duration_s == pytest.approx(3, abs=0.1)
+    kept = [*range(10), *range(25, 35)]  # on from the next keyframe
+    assert [data for _, data in packets(directory / FOLDER / "001.mkv")] == [call._camera[n][0] for n in kept]
 
 
 _DIES = """

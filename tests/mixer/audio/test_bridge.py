@@ -405,3 +405,31 @@ def test_ticks_that_were_left_out_cost_no_priming(monkeypatch):
         bridge.tick(index, index * 0.02)
     assert [frame.pts // 960 for frame in got] == [0, 1, 2, 7, 8, 20, 21]
     assert len(primed) == 1, "at the very beginning only"
+
+
+def test_packets_carry_earlier_ones_again_and_they_are_made_once():
+    bridge, callers = three()
+    packets: dict[str, list[EncodedAudio]] = {name: [] for name in ("one", "two", "plain")}
+    for name, taken in packets.items():
+        repeats = (1, 5) if name != "plain" else ()
+        bridge.add_output(name, taken.append, codec="opus", minus=None, repeats=repeats)
+    run(bridge, list(callers.values()), range(20))
+    one = packets["one"]
+    assert all(a is b for a, b in zip(one, packets["two"], strict=True)), "one packet for both"
+    assert not any(packet.earlier for packet in packets["plain"])
+    assert [len(packet.earlier) for packet in one[:7]] == [0, 1, 1, 1, 1, 2, 2]
+    for number in range(5, 20):
+        assert one[number].earlier == ((5 * 960, one[number - 5].data), (960, one[number - 1].data))
+
+
+def test_what_a_speaker_is_sent_again_is_what_it_was_sent():
+    """In the shared packets is its own voice, once it speaks; before, there was nothing else."""
+    bridge, sent = AudioBridge(), []
+    ann = Caller(bridge, "ann", np.concatenate((np.zeros(48_000, np.float32), tone(440, 1.0))))
+    bob = Caller(bridge, "bob", voiced(2.0))
+    bridge.add_output("ann", sent.append, codec="opus", minus="ann", repeats=(5, 1))
+    bridge.add_output("eve", lambda packet: None, codec="opus", minus=None, repeats=(5, 1))
+    run(bridge, [ann, bob], range(90))
+    assert bridge.stats()["outputs"]["ann"]["personal"], "it has packets of its own"
+    for number in range(5, 90):
+        assert sent[number].earlier == ((5 * 960, sent[number - 5].data), (960, sent[number - 1].data))

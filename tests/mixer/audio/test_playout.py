@@ -313,3 +313,46 @@ def test_whatever_comes_every_tick_gets_at_least_its_frame(packets):
         assert len(plan.steps) <= 2 * FRAME // 6 + 2
         buffered = made - FRAME - (300 if plan.shape == "shorten" else 0)
         assert buffered < 3 * 5_760
+
+
+def test_sound_waits_as_long_as_repairs_take_and_no_longer_than_they_come():
+    playout = Playout(clock_hz=48_000, fec=False)
+    kinds, buffered = [], 0
+
+    def run(packets: range, lost: set[int]) -> None:
+        nonlocal buffered
+        repairs = {}
+        for n in packets:
+            now = n * 0.02
+            if n in lost:
+                repairs[n + 6] = n  # 120 ms later
+            else:
+                playout.push(n, n * 960, WITHOUT_FEC, samples=960, now=now)
+            if n in repairs:
+                again = repairs[n]
+                playout.push(again, again * 960, WITHOUT_FEC, samples=960, now=now, repaired=True)
+            plan = playout.pop(now + 0.005, buffered=buffered)
+            kinds.extend((n, step.kind) for step in plan.steps)
+            period = {"keep": 0, "shorten": -400, "lengthen": 400}[plan.shape]
+            buffered += sum(step.samples for step in plan.steps) + period - FRAME
+
+    run(range(500), set())
+    assert playout.target_ms == 40
+    run(range(500, 1_500), set(range(500, 1_500, 25)))
+    assert playout.target_ms == pytest.approx(140, abs=2), "120 ms and a tick"
+    assert playout.jitter_ms < 1, "a repair is no jitter"
+    assert not [n for n, kind in kinds if kind == "conceal" and n > 650], "all of it is heard"
+    run(range(1_500, 2_000), set())
+    assert playout.target_ms == 40, "ten seconds later"
+
+
+def test_repairs_that_come_too_late_for_anybody_are_not_waited_for():
+    playout = Playout(clock_hz=48_000, fec=False)
+    for n in range(1_000):
+        if n % 25:
+            playout.push(n, n * 960, WITHOUT_FEC, samples=960, now=n * 0.02)
+        elif n > 25:
+            again = n - 25
+            playout.push(again, again * 960, WITHOUT_FEC, samples=960, now=n * 0.02, repaired=True)
+        playout.pop(n * 0.02 + 0.005)
+    assert playout.target_ms == 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from openapi_spec_validator import validate
 
 from mixer.http.app import ROUTES
 from mixer.http.problems import STATUS, problem_of
+from recording.placement import Place, Places
+from recording.report import Report, Situation
 from tests.mixer.http.site import ADMIN_TOKEN, OFFER, SDP, Site, check_problem, token
 
 # --- events ------------------------------------------------------------------------------------------------
@@ -83,6 +86,21 @@ async def test_streams_end_when_the_server_does(site: Site) -> None:
 
 
 # --- health and figures ------------------------------------------------------------------------------------
+
+
+async def test_the_archivers_word_is_passed_on(site: Site) -> None:
+    """What the archiver reports, operators see; the public page learns no more than that something is wrong."""
+    assert (await site.ok("GET", "/readyz", token=None))["archive"] == "unknown"
+    places = Places(first=Place(folder="/x"), second=Place(folder="/y"))
+    Report(site.spool, places).write(Situation(waiting=3, waiting_second=2, second="x is full"), time.time())
+    answer = await site.ok("GET", "/readyz", token=None)
+    assert answer == {"status": "ready", "archive": "failing"}
+    text = await (await site.ask("GET", "/metrics")).text()
+    for line in (
+        'mosaique_archive_waiting{store="first"} 1.0', 'mosaique_archive_waiting{store="second"} 2.0',
+        'mosaique_archive_store_up{store="first"} 1.0', 'mosaique_archive_store_up{store="second"} 0.0',
+    ):  # fmt: skip
+        assert line in text
 
 
 async def test_health_needs_no_token_and_readiness_follows_the_registry(site: Site) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -135,33 +134,3 @@ async def test_reserved_methods_are_405(site: Site, method: str) -> None:
     response = await site.ask(method, "/whip/demo")
     assert response.status == 405
     assert "POST" in response.headers["Allow"]
-
-
-@pytest.fixture
-async def relayed(tmp_path: Path) -> AsyncIterator[Site]:
-    turn = {
-        "urls": "stun:relay.example:3478,turn:relay.example:3478?transport=udp,turns:relay.example:5349",
-        "secret": "s",
-    }
-    running = await Site(tmp_path, turn=turn).start()
-    yield running
-    await running.stop()
-
-
-async def test_ice_servers_come_as_links_and_as_json(relayed: Site) -> None:
-    stun, turn = await relayed.ok("GET", "/v1/ice-servers", token=token("viewer", sub="ann"))
-    assert stun == {"urls": ["stun:relay.example:3478"]}
-    assert len(turn["urls"]) == 2
-    assert turn["username"].endswith(":ann")
-    response = await relayed.ask(
-        "POST", "/whip/demo", data=OFFER, headers=SDP, token=token("participant", sub="ann")
-    )
-    links = response.headers.getall("Link")
-    assert links[0] == '<stun:relay.example:3478>; rel="ice-server"'
-    assert len(links) == 3
-    assert 'credential-type="password"' in links[2]
-    assert links[2].startswith("<turns:relay.example:5349>")
-
-
-async def test_no_relay_is_an_empty_list(site: Site) -> None:
-    assert await site.ok("GET", "/v1/ice-servers") == []

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from mixer.errors import MalformedPacket
 from mixer.rtp.packet import RtpPacket
-from mixer.rtp.red import MAX_BLOCKS, Block, RedUnpacker, parse_red
-from tests.fakes.netem import Netem
+from mixer.rtp.red import (
+    MAX_BLOCK_BYTES,
+    MAX_BLOCKS,
+    MAX_OFFSET,
+    Block,
+    RedUnpacker,
+    parse_red,
+    write_red,
+)
+from tests.fakes.netem import Burst, Netem
 
 RED, OPUS = 63, 111
 
@@ -137,3 +145,64 @@ def test_any_packets_in_any_order(stream: list[tuple[int, int, bytes]]) -> None:
             found = take.unpack(RtpPacket(RED, False, sequence, 0, ssrc, payload))
             assert len(found) <= MAX_BLOCKS
             assert all(p.payload and p.payload_type == OPUS for p in found)
+
+
+def test_what_we_write_is_what_is_read() -> None:
+    blocks = ((4_800, b"five ago"), (960, b"one ago"))
+    written = write_red(OPUS, blocks, b"now")
+    assert parse_red(written) == [Block(OPUS, offset, data) for offset, data in blocks] + [
+        Block(OPUS, 0, b"now")
+    ]
+    assert write_red(OPUS, blocks, b"now") is written, "made once, for all viewers"
+
+
+def test_what_rfc_2198_has_no_room_for_is_left_out() -> None:
+    blocks = ((MAX_OFFSET + 1, b"long ago"), (1_920, b"x" * (MAX_BLOCK_BYTES + 1)), (960, b""), (960, b"one"))
+    assert parse_red(write_red(OPUS, blocks, b"now")) == [Block(OPUS, 960, b"one"), Block(OPUS, 0, b"now")]
+
+
+def spaced(sequence: int, backs: tuple[int, ...], *, stamp: int | None = None) -> RtpPacket:
+    """A packet that repeats those ``backs`` before it."""
+    earlier = tuple((960 * back, b"%d" % (sequence - back)) for back in backs)
+    timestamp = 960 * sequence if stamp is None else stamp
+    return RtpPacket(RED, False, sequence & 0xFFFF, timestamp, 1, write_red(OPUS, earlier, b"%d" % sequence))
+
+
+def test_repetitions_of_packets_apart_find_their_places() -> None:
+    take = unpacker()
+    for sequence in range(10):
+        assert words(take.unpack(spaced(sequence, (5, 1)))) == [b"%d" % sequence]
+    # 10 to 14 are lost: each of the next five brings back one of them, and the first one two
+    found = [take.unpack(spaced(sequence, (5, 1))) for sequence in range(15, 20)]
+    assert [words(packets) for packets in found] == [
+        [b"10", b"14", b"15"], [b"11", b"16"], [b"12", b"17"], [b"13", b"18"], [b"19"],
+    ]  # fmt: skip
+    assert all(p.payload == b"%d" % p.sequence == b"%d" % (p.timestamp // 960) for f in found for p in f)
+    assert [p.repaired for p in found[0]] == [True, True, False]
+
+
+def test_before_the_first_packet_nothing_is_missing() -> None:
+    take = unpacker()
+    take.unpack(spaced(100, ()))
+    assert words(take.unpack(spaced(103, (5, 1)))) == [b"102", b"103"]
+
+
+def test_a_sender_that_paused_repeats_what_was_before_the_pause() -> None:
+    take = unpacker()
+    take.unpack(spaced(1, (), stamp=960))
+    # 2 is lost; then 400 ms of nothing, and 3, whose only repetition is of the packet before it
+    stamp = 960 * 2 + 19_200 + 7
+    earlier = ((stamp - 960 * 2) & MAX_OFFSET, b"2")
+    late = RtpPacket(RED, False, 3, stamp, 1, write_red(OPUS, (earlier,), b"3"))
+    assert [(p.sequence, p.payload) for p in take.unpack(late)] == [(2, b"2"), (3, b"3")]
+
+
+@pytest.mark.parametrize(("burst", "most"), [(None, 0.002), (Burst(begin=0.0105, end=0.2), 0.023)])
+def test_five_percent_of_bursts_shrink_by_more_than_half(burst: Burst | None, most: float) -> None:
+    line: Netem[RtpPacket] = Netem(seed=7, loss=0.0 if burst else 0.05, burst=burst, delay_s=0.05)
+    take, heard, count = unpacker(), set(), 20_000
+    for number in range(count):
+        line.send(spaced(number, tuple(back for back in (5, 1) if back <= number)), number * 0.02)
+        heard |= {p.payload for arrived in line.receive(number * 0.02) for p in take.unpack(arrived)}
+    heard |= {p.payload for arrived in line.receive(1e9) for p in take.unpack(arrived)}
+    assert (count - len(heard)) / count < most

@@ -374,3 +374,12 @@ def test_cost_grows_with_people_and_renditions() -> None:
     both = predict_cost(body, many, [high, low])
     assert both.cpu_cores > predict_cost(body, many, [high]).cpu_cores
     assert both.kbps == 1232 + 80
+
+
+def test_cost_is_that_of_the_pictures_that_come() -> None:
+    body = LayoutBody()
+    tiles, high = arrange(body, people(9), None), [RENDITIONS["high"]]
+    small = {tile.participant or "": 426 * 240 for tile in tiles}
+    unknown, known = predict_cost(body, tiles, high), predict_cost(body, tiles, high, small)
+    assert known.cpu_cores < 0.6 * unknown.cpu_cores
+    assert predict_cost(body, tiles, high, dict.fromkeys(small, 1280 * 720)) == unknown

@@ -13,7 +13,7 @@ from aiortc.mediastreams import AudioStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from mixer.media import AudioCodec, EncodedVideo
-from mixer.rtp.bandwidth import LineState
+from mixer.rtp.line import LineState
 from mixer.rtp.packet import RtpPacket
 from mixer.webrtc.peer import Peer
 

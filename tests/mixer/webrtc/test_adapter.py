@@ -23,6 +23,7 @@ from OpenSSL import SSL
 from mixer.rtp.packet import RtpPacket, write_rtp
 from mixer.webrtc import adapter
 from mixer.webrtc.adapter import (
+    MAX_CALLS,
     MAX_REMOTE_CANDIDATES,
     MAX_SRTP_BYTES,
     Certificate,
@@ -306,6 +307,33 @@ async def test_unanswered_consent_checks_do_not_close(
     await until(lambda: two.transport.dropped["consent"] > 10, "consent checks unanswered")
     assert not two.transport._ice._closed
     await two.transport.close()
+
+
+async def test_a_call_is_answered_at_once_and_a_forged_answer_is_not_believed(
+    ports: tuple[UdpPort, UdpPort],
+) -> None:
+    one, two = await pair(ports)
+    answers: list[str] = []
+    one.transport.call(lambda: answers.append("of a connected agent"))
+    await until(lambda: answers, "the answer of aioice")
+    waiting = dict(ports[0].transactions)
+    one.transport.call(lambda: answers.append("forged"))
+    (transaction,) = set(ports[0].transactions) - set(waiting)
+    forged = Message(Method.BINDING, Class.RESPONSE, transaction)
+    forged.add_message_integrity(b"not the password")
+    ports[0]._route(bytes(forged), (HOST, 9), ports[0].sockets[0])
+    assert answers == ["of a connected agent"]
+    assert one.transport.dropped["unauthenticated_stun"] == 1
+    await until(lambda: len(answers) == 2, "the true answer, which comes after all")
+    two.transport._ice.check_incoming = lambda *arguments: None  # type: ignore[method-assign]
+    await two.transport.close()
+    for _ in range(MAX_CALLS + 20):
+        one.transport.call(lambda: None)
+    assert len(ports[0].transactions) <= MAX_CALLS + 1  # a consent check may be among them
+    await one.transport.close()
+    assert len(ports[0].transactions) <= 1
+    one.transport.call(lambda: None)
+    assert len(ports[0].transactions) <= 1
 
 
 async def test_dtls_uses_only_two_methods_of_its_transport(ports: tuple[UdpPort, UdpPort]) -> None:

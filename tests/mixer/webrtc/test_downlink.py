@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixer.rtp.bandwidth import MAX_BPS, MIN_BPS
+from mixer.rtp.line import MAX_BPS, MIN_BPS
 from mixer.rtp.rtcp import ReportBlock
 from mixer.rtp.twcc import TransportFeedback
-from mixer.webrtc.downlink import Downlink
+from mixer.webrtc.downlink import Downlink, EchoedLine, TimedLine
 
 DELTA = st.one_of(st.none(), st.integers(0, 255), st.integers(-(2**15), 2**15 - 1))
 REPORTS = st.one_of(
@@ -23,14 +23,16 @@ REPORTS = st.one_of(
     ),
     st.builds(ReportBlock, st.just(22), *[st.integers(0, 255)] * 6),
     st.integers(0, 2**80),  # REMB
+    st.just("answer"),
 )
 
 
 @given(st.booleans(), st.lists(st.tuples(REPORTS, st.floats(0, 2.0)), max_size=40))
 def test_reports_of_strangers(
-    numbered: bool, told: list[tuple[TransportFeedback | ReportBlock | int, float]]
+    numbered: bool, told: list[tuple[TransportFeedback | ReportBlock | int | str, float]]
 ) -> None:
-    downlink, now = Downlink(reports=numbered, pads=True), 0.0
+    downlink: Downlink = TimedLine(pads=True) if numbered else EchoedLine(pads=True, calls=True)
+    now, calls = 0.0, 0
     downlink.seek(1_000_000)
     for report, pause_s in told:
         now += pause_s
@@ -38,13 +40,17 @@ def test_reports_of_strangers(
         for _ in range(5):
             downlink.depart(1000, now, burst)
         downlink.end_burst(burst, now)
+        if downlink.call_due(now):
+            calls = downlink.called(now)
         match report:
             case TransportFeedback():
                 downlink.feedback(report, None, now)
             case ReportBlock():
-                downlink.reported(report, 0.05, now)
-            case bps:
-                downlink.remb(bps, now)
+                downlink.reported([(report, 5)], 0.05, now)
+            case int():
+                downlink.remb(report, now)
+            case _:
+                downlink.answered(calls, now)
         downlink.poll(now)
         if downlink.probing:
             assert sum(downlink.padding(20, now)) < 100_000

@@ -186,7 +186,7 @@ def test_red_gives_back_a_lost_packet_and_nothing_twice() -> None:
         payload = header + bytes([111]) + before + own
         routed = routes.route(RtpPacket(63, False, sequence, 960 * sequence, 7, payload), 0.0)
         assert routed is not None
-        heard += routed[0].sounds(routed[1])
+        heard += routed[0].sounds(routed[1], 0.0)
     assert [(p.payload_type, p.sequence, p.timestamp, p.payload) for p in heard] == [
         (111, number, 960 * number, word)
         for number, word in enumerate((b"one", b"two", b"three", b"four"), 1)

@@ -8,9 +8,11 @@ from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.payload import vp8
+from mixer.rtp.red import parse_red
+from mixer.rtp.rtcp import ReportBlock
 from mixer.rtp.twcc import TransportFeedback
 from mixer.webrtc.answer import TRANSPORT_CC, negotiate
-from mixer.webrtc.mix import MixOut
+from mixer.webrtc.mix import AGAIN_S, MixOut
 from mixer.webrtc.offer import parse_offer
 from tests.mixer.webrtc.test_answer import video_offer
 
@@ -154,3 +156,63 @@ def test_pictures_are_held_until_the_line_has_delivered_what_it_has() -> None:
     assert len(sent) == count + 1
     out.picture(unit(3, pts=9000, keyframe=True), 0.7)
     assert len(sent) > count + 1
+
+
+RED_SOUND = (
+    "audio 111 63|a=recvonly|a=rtpmap:111 opus/48000/2|a=rtcp-fb:111 nack"
+    "|a=rtpmap:63 red/48000/2|a=fmtp:63 111/111"
+)
+TWICE = EncodedAudio("opus", b"now", 4_800, 960, earlier=((4_800, b"five ago"), (960, b"one ago")))
+
+
+def test_sound_goes_out_in_red_where_it_is_taken_and_repeats_something() -> None:
+    out, sent = mix(RED_SOUND)
+    out.sound(EncodedAudio("opus", b"first", 0, 960), 0.0)
+    out.sound(TWICE, 0.1)
+    assert [packet.payload_type for packet in sent] == [111, 63]
+    blocks = parse_red(sent[1].payload)
+    assert [(block.offset, block.data) for block in blocks] == [
+        (4_800, b"five ago"), (960, b"one ago"), (0, b"now"),
+    ]  # fmt: skip
+    assert {block.payload_type for block in blocks} == {111}
+    plain, bare = mix(SOUND)
+    plain.sound(TWICE, 0.1)
+    assert [(packet.payload_type, packet.payload) for packet in bare] == [(111, b"now")]
+
+
+def test_lost_sound_is_repeated_where_that_was_agreed() -> None:
+    out, sent = mix(RED_SOUND)
+    for number in range(3):
+        out.sound(EncodedAudio("opus", b"%d" % number, number * 960, 960), number * 0.02)
+    out.repeat(11, (sent[1].sequence,), 0.2)
+    assert sent[3:] == [sent[1]], "the same bytes: there is no RTX for sound"
+    out.repeat(11, (sent[1].sequence,), 0.22)
+    assert len(sent) == 4, "the same request, sent twice"
+    out.repeat(11, (sent[1].sequence,), 0.3)
+    assert sent[4:] == [sent[1]]
+    out.repeat(12345, (sent[0].sequence,), 0.4)
+    assert len(sent) == 5, "none of our streams"
+    silent, none = mix(SOUND)
+    silent.sound(EncodedAudio("opus", b"x", 0, 960), 0.0)
+    silent.repeat(11, (none[0].sequence,), 0.1)
+    assert len(none) == 1
+
+
+def test_on_a_line_that_loses_much_a_repeat_goes_out_twice() -> None:
+    out, sent = mix(WITH_REPORTS)
+    out.picture(unit(1, pts=0, keyframe=True), 0.0)
+    first = sent[0].sequence
+    out.repeat(22, (first,), 0.1)
+    assert not out.repeats_again
+    lost = ReportBlock(22, round(0.1 * 256), 10, first + 100, 0, 0, 0)
+    for second in range(1, 5):
+        out.picture(unit(1 + second, pts=second * 90_000), second)
+        out.reported((lost,), now=float(second), unix_s=0.0)
+    before = len(sent)
+    out.repeat(22, (first,), 5.0)
+    assert (len(sent) - before, out.repeats_again) == (1, True)
+    out.drain(5.0 + AGAIN_S - 0.001)
+    assert len(sent) - before == 1, "not in the same burst"
+    out.drain(5.0 + AGAIN_S)
+    assert [packet.ssrc for packet in sent[before:]] == [33, 33]
+    assert not out.repeats_again

@@ -42,7 +42,9 @@ def test_the_send_time_is_in_the_extension_and_only_when_agreed() -> None:
 def test_a_mixed_packet_names_its_contributors_and_their_levels(levels_id: int | None, count: int) -> None:
     out = OutgoingStream(ssrc=5, payload_type=111, clock_hz=48_000, levels_id=levels_id, history=0)
     contributors = tuple((0xF0000000 + n, 20 + n) for n in range(count))
-    packet = parse_rtp(out.packet(b"sound", 960, marker=True, now=1.0, contributors=contributors))
+    made = out.packet(b"sound", 960, marker=True, now=1.0, contributors=contributors)
+    assert len(made) == out.header_size + out.naming_size(count) + len(b"sound")
+    packet = parse_rtp(made)
     assert packet.csrcs == tuple(csrc for csrc, _ in contributors)
     assert packet.extensions == ({2: bytes(level for _, level in contributors)} if levels_id else {})
     assert (packet.payload, packet.marker, packet.ssrc, packet.payload_type) == (b"sound", True, 5, 111)

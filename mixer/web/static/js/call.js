@@ -13,6 +13,7 @@ const STILL_MS = 5000; // even the lowest rendition has 8 pictures a second
 const SAMPLE_MS = 2000;
 const WINDOW_MS = 20_000; // of the data meter
 const FIRST_FRAME_MS = 5000;
+const iceTransportPolicy = /\brelay=1/.test(location) ? "relay" : "all"; // to try it
 
 /** Keeps one session open: opens it, waits until it is lost, opens it again. */
 class Line {
@@ -188,7 +189,7 @@ export class Call extends EventTarget {
 	async #open(path, prepare, finish) {
 		const api = new Api(await this.getToken());
 		const iceServers = await api.get("/v1/ice-servers").catch(() => []);
-		const session = new Session(new RTCPeerConnection({iceServers, bundlePolicy: "max-bundle"}), api, path);
+		const session = new Session(new RTCPeerConnection({iceServers, iceTransportPolicy, bundlePolicy: "max-bundle"}), api, path);
 		try {
 			prepare(session.pc);
 			await session.open();

@@ -55,8 +55,8 @@ export const on = (id, work, type = "click") => $(id).addEventListener(type, eve
 });
 
 /** A modal question. Resolves to whether the answer is yes; with `value`, to the typed text, "" if none. */
-export function ask(question, action, value) {
-	const input = value !== undefined && h("input", {value, maxlength: 80, "aria-label": question});
+export function ask(question, action, value, maxlength = 80) {
+	const input = value !== undefined && h("input", {value, maxlength, "aria-label": question});
 	const dialog = h("dialog", {"aria-label": question}, h("form", {method: "dialog", class: "stack"},
 		h("h2", question), input, h("div", {class: "row"},
 			h("button", {class: input ? "primary" : "danger", value: "yes"}, action),

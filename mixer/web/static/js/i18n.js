@@ -53,8 +53,10 @@ function speak(code) {
 
 /** Resolves once the page speaks the reader's language. */
 export const ready = (async () => {
-	const table = (await (await fetch("/static/words.tsv")).text()).trim().split("\n").map(line => line.split("\t"));
-	const [[, ...codes], [, ...names], ...lines] = table;
+	// A page with much to say of its own has a second table, so that the others stay small.
+	const own = document.documentElement.dataset?.words;
+	const texts = ["/static/words.tsv", ...(own ? [`/static/${own}.tsv`] : [])].map(async file => (await fetch(file)).text());
+	const [[, ...codes], [, ...names], ...lines] = (await Promise.all(texts)).join("").trim().split("\n").map(line => line.split("\t"));
 	words = Object.fromEntries(lines.map(([key, ...texts]) => [key, Object.fromEntries(texts.map((text, i) => [codes[i], text]))]));
 	for (const select of document.querySelectorAll("select.language")) {
 		codes.forEach((code, i) => select.append(Object.assign(new Option(names[i], code), {lang: code})));

@@ -1,7 +1,7 @@
 // One WHIP (RFC 9725) or WHEP session: offer out, answer in, late candidates, DELETE at the end.
 import {Problem, sleep} from "./api.js";
 
-const GATHER_MS = 500; // host and reflexive candidates are there by then; slow relays follow by PATCH
+const GATHER_MS = 500; // direct candidates are there by then; relays follow
 const CONNECT_MS = 15_000;
 const CLOSE_MS = 2000;
 const DISCONNECTED_MS = 4000; // a short radio gap heals by itself
@@ -18,10 +18,20 @@ export function fragment(sdp, candidates) {
 	return `${lines.join("\r\n")}\r\n`;
 }
 
+/**
+ * Offer, with lost packets of sound repeated on request (RFC 4585): browsers can, both ways, but offer it for
+ * pictures only, and no API asks for it. One that won't have its offer changed makes its own.
+ */
+async function offer(pc) {
+	const {sdp} = await pc.createOffer();
+	const asked = sdp.replace(/^a=rtpmap:(\d+) opus\/48000\/2\r\n/gim, "$&a=rtcp-fb:$1 nack\r\n");
+	await pc.setLocalDescription({type: "offer", sdp: asked}).catch(() => pc.setLocalDescription());
+}
+
 export class Session {
 	#late = [];
 	#lose;
-	/** Resolves once the session is of no more use. */
+	/** Resolves once it is of no use. */
 	lost = new Promise(resolve => { this.#lose = resolve; });
 
 	constructor(pc, api, path) { Object.assign(this, {pc, api, path, url: null, etag: "*", closed: false}); }
@@ -35,7 +45,7 @@ export class Session {
 			this.#late.push(candidate);
 			this.#trickle();
 		});
-		await pc.setLocalDescription();
+		await offer(pc);
 		await Promise.race([sleep(GATHER_MS), new Promise(resolve => pc.addEventListener("icegatheringstatechange", () => {
 			if (pc.iceGatheringState === "complete") resolve();
 		}))]);
@@ -56,10 +66,10 @@ export class Session {
 		if (!this.url || !this.#late.length) return;
 		const body = fragment(this.pc.localDescription.sdp, this.#late.splice(0));
 		const headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": this.etag};
-		await this.api.send("PATCH", this.url, {body, headers}).catch(() => {}); // those in the offer may do
+		await this.api.send("PATCH", this.url, {body, headers}).catch(() => {}); // the offer's may do
 	}
 
-	/** Resolves when connected; from then on a connection that breaks ends `lost`. */
+	/** Resolves when connected; later a break ends `lost`. */
 	#connected() {
 		const {pc} = this;
 		return new Promise((resolve, reject) => {
@@ -78,7 +88,7 @@ export class Session {
 		});
 	}
 
-	/** Give up on this session: nothing arrives any more. */
+	/** Nothing arrives any more. */
 	abandon() { this.#lose(); }
 
 	/** End it, here and on the server. Safe to call twice, and while the page goes away. */

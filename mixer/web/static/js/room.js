@@ -178,6 +178,8 @@ const handlers = {
 	},
 	"speaker.changed": ({speaking}) => people.speaking(speaking),
 	"layout.changed": ({preset}) => { $("preset").value = preset; },
+	"room.degraded": ({step}) => { if (step === 1) say(t("strained")); },
+	"room.restored": ({step}) => { if (!step) say(t("relaxed")); },
 	"room.restarted": () => call.restart(),
 	"room.ended": () => leave("ended"),
 };
