@@ -399,6 +399,8 @@ def _families(message: Message) -> tuple[int, ...]:
     requested = message.get(Attribute.REQUESTED_ADDRESS_FAMILY)
     additional = message.get(Attribute.ADDITIONAL_ADDRESS_FAMILY)
     if additional is None:
+        additional = message.get(Attribute.ADDITIONAL_ADDRESS_FAMILY_DRAFT)
+    if additional is None:
         return (_IPV4,) if requested is None else (_family(requested),)
     if requested is not None or _family(additional) != _IPV6:
         raise Refused(400, "additional address family")

@@ -76,6 +76,7 @@ class Attribute(IntEnum):
     RESERVATION_TOKEN = 0x0022
     ADDITIONAL_ADDRESS_FAMILY = 0x8000
     ADDRESS_ERROR_CODE = 0x8001
+    ADDITIONAL_ADDRESS_FAMILY_DRAFT = 0x8032  # of draft-martinsen-tram-ssoda; coturn up to 4.6 says it so
     PASSWORD_ALGORITHMS = 0x8002
     FINGERPRINT = 0x8028
 

@@ -106,7 +106,8 @@ class PeerPath:
         try:
             self._send(data)
         except OSError as error:
-            again(self._send, data, error, self._traffic)
+            if not again(self._send, data, error, self._traffic):
+                return
         self._traffic.to_peer += 1
 
     def readable(self) -> None:
@@ -128,7 +129,8 @@ class PeerPath:
         try:
             self._write(frame)
         except OSError as error:
-            again(self._write, frame, error, self._traffic)
+            if not again(self._write, frame, error, self._traffic):
+                return
         self._traffic.to_client += 1
 
     def close(self) -> None:
@@ -196,13 +198,14 @@ class DatagramClient:
             self._sock.close()
 
 
-def again(send: Callable[[Frame], object], data: Frame, error: OSError, traffic: Traffic) -> None:
-    """A send failed. What ICMP told of an earlier packet comes up at the next one, which was then not sent."""
+def again(send: Callable[[Frame], object], data: Frame, error: OSError, traffic: Traffic) -> bool:
+    """A send failed; whether it went at last. What ICMP told of an earlier packet stops the next one, once."""
     if isinstance(error, ConnectionRefusedError):
         try:
             send(data)
         except OSError:
             pass
         else:
-            return
+            return True
     traffic.drops["not sent"] += 1
+    return False

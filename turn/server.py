@@ -83,8 +83,7 @@ class Server:
         frame = self.core.from_peer(data, allocation, source, self._reactor.now_s)
         client = self._client(allocation.five_tuple)
         if frame is not None and client is not None:
-            self._send(client.write, frame)
-            self.traffic.to_client += 1
+            self.traffic.to_client += self._send(client.write, frame)
 
     # what is done
 
@@ -107,16 +106,17 @@ class Server:
     def _to_peer(self, output: ToPeer) -> None:
         sock = self._ports.socket(output.relay.address, output.relay.port)
         if output.dont_fragment:
-            self._send(partial(send_whole, sock, target=output.target), output.data)
+            sent = self._send(partial(send_whole, sock, target=output.target), output.data)
         else:
-            self._send(lambda data: sock.sendto(data, output.target), output.data)
-        self.traffic.to_peer += 1
+            sent = self._send(partial(_send_to, sock, output.target), output.data)
+        self.traffic.to_peer += sent
 
-    def _send(self, send: Callable[[Frame], object], data: bytes) -> None:
+    def _send(self, send: Callable[[Frame], object], data: bytes) -> bool:
         try:
             send(data)
         except OSError as error:
-            again(send, data, error, self.traffic)
+            return again(send, data, error, self.traffic)
+        return True
 
     def _client(self, five_tuple: FiveTuple) -> Client | None:
         if five_tuple.transport == "udp":

@@ -66,6 +66,7 @@ class Service:
         self._settings = settings
         self._control = control
         self._rest = b""
+        self._unsent = b""  # of a word that went only in part
         self._draining = False
         self._reactor = reactor = Reactor()
         context = _tls_context(settings) if settings.tls_listen else None
@@ -185,9 +186,13 @@ class Service:
 
     def _tell(self, word: FromRelay) -> None:
         """A parent that does not read misses words; it does not hold up packets."""
-        if self._control is not None:
-            with contextlib.suppress(OSError):
-                self._control.send(write_word(word))
+        if self._control is None:
+            return
+        with contextlib.suppress(OSError):
+            self._unsent = self._unsent[self._control.send(self._unsent) :] if self._unsent else b""
+            if not self._unsent:
+                line = write_word(word)
+                self._unsent = line[self._control.send(line) :]
 
     def _drain(self, now_s: float) -> None:
         if self._draining:

@@ -86,7 +86,7 @@ def _datagram_socket(address: str) -> socket.socket:
     return sock
 
 
-def send_whole(sock: socket.socket, data: bytes, target: Address) -> None:
+def send_whole(sock: socket.socket, data: bytes | bytearray | memoryview, target: Address) -> None:
     """Send with DF set, for once. Raises ``OSError``; EMSGSIZE when it is too large for the way."""
     if sock.family == socket.AF_INET6:
         level, option = socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER

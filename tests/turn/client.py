@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import ssl
@@ -46,7 +47,7 @@ class TurnClient:
         kind: str = "udp",
         secret: str = "north",
         subject: str = "alice",
-        ttl_s: int = 600,
+        ttl_s: int = 3600,
         cafile: str | None = None,
         timeout_s: float = 5.0,
     ) -> None:
@@ -150,18 +151,32 @@ class TurnClient:
                 (Attribute.REALM, self.realm.encode()),
                 (Attribute.NONCE, self.nonce),
             ]
-        self.sock.sendall(
-            write_message(method, Class.REQUEST, transaction, attributes, key=key, sha256=sha256)
-        )
-        while True:
-            frame = self.receive()
-            if frame[0] < 0x40 and frame[8:20] == transaction:
-                break
+        request = write_message(method, Class.REQUEST, transaction, attributes, key=key, sha256=sha256)
+        frame = self._exchange(request)
         message = parse_message(frame)
         if message.kind == Class.ERROR:
             raise TurnError(message)
         assert key is None or message.proves(key), "the answer is not sealed with our key"
         return message
+
+    def _exchange(self, request: bytes) -> bytes:
+        """The answer. Over UDP the question is put again each half second (RFC 8489 section 6.2.1)."""
+        patience_s = self.sock.gettimeout()
+        tries = 1
+        if self.kind == "udp":
+            self.sock.settimeout(0.5)
+            tries = 30
+        try:
+            for _ in range(tries):
+                self.sock.sendall(request)
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        frame = self.receive()
+                        if frame[0] < 0x40 and frame[8:20] == request[8:20]:
+                            return frame
+        finally:
+            self.sock.settimeout(patience_s)
+        raise TimeoutError("the relay does not answer")
 
     def allocate(self, *attributes: tuple[int, bytes]) -> Peer:
         """The (first) relayed address."""

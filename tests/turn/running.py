@@ -80,11 +80,12 @@ def free_port() -> int:
 
 @contextmanager
 def ours(directory: Path, *arguments: str) -> Iterator[Running]:
-    """``python -m turn`` with the loopback named exactly."""
+    """``python -m turn`` on 127.0.0.1; on ::1 too where the machine has it."""
     cert_file, key_file = certificate(directory)
     secret_file = directory / "secret"
     secret_file.write_text(SECRET)
     port, tls_port = free_port(), free_port()
+    v6 = ["--listen", f"[::1]:{port}", "--relay-address", "::1"] if has_ipv6() else []
     command = [
         *(
             sys.executable,
@@ -96,10 +97,20 @@ def ours(directory: Path, *arguments: str) -> Iterator[Running]:
             f"127.0.0.1:{tls_port}",
         ),
         *("--tls-cert", str(cert_file), "--tls-key", str(key_file), "--secret-file", str(secret_file)),
-        *("--allow-peer", "127.0.0.1", "--user-quota", "1000", "--bandwidth", "1000000", *arguments),
+        *("--relay-address", "127.0.0.1", *v6, *arguments),
     ]
     with _running("mosaique", command, port, tls_port, directory / "ours.log") as running:
         yield running
+
+
+def has_ipv6() -> bool:
+    """By trying: some builds of Python say no and have it."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -18,6 +18,10 @@ from turn.credentials import issue
 class _Sink(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.came: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
+        self.gone = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set()
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.came.put_nowait((data, addr))
@@ -46,4 +50,4 @@ async def test_data_goes_and_comes(relay: Running, echo: Echo, transport: str, t
         assert data == b"x" * size
         assert tuple(source) == echo.address
     made.close()
-    await asyncio.sleep(0)
+    await asyncio.wait_for(protocol.gone.wait(), 10)

@@ -297,6 +297,8 @@ def test_families() -> None:
         "10.0.0.1",
         "fd00::1",
     ]
+    draft = (Attribute.ADDITIONAL_ADDRESS_FAMILY_DRAFT, b"\2\0\0\0")
+    assert len(relayed(relay.ask(five_tuple(4), Method.ALLOCATE, UDP, draft))) == 2
     only_v4 = Relay(addresses=("10.0.0.1",))
     assert code(only_v4.ask(AT, Method.ALLOCATE, UDP, family(2))) == 440
     half = only_v4.ask(AT, Method.ALLOCATE, UDP, AAF)

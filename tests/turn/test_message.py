@@ -6,7 +6,7 @@ import contextlib
 import hmac
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turn.message import (
@@ -178,6 +178,7 @@ attributes = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 0xFFF), st.sampled_from(Class), st.binary(min_size=12, max_size=12), attributes, st.booleans(),
     st.booleans(), st.booleans(),
@@ -202,6 +203,7 @@ def test_what_is_written_is_read_again(
     assert frame_bytes(raw[:4]) == len(raw)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_strangers_get_no_other_exception(data: bytes) -> None:
     with contextlib.suppress(MalformedMessage):
@@ -210,6 +212,7 @@ def test_strangers_get_no_other_exception(data: bytes) -> None:
         parse_message(data[:2] + max(0, len(data) - 20).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + data[8:])
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(LONG_TERM) * 8 - 1))
 def test_one_bit_flipped_is_never_proved(bit: int) -> None:
     """Unless it is behind the last padding byte that a receiver must ignore; the MAC covers that, too."""
@@ -219,6 +222,7 @@ def test_one_bit_flipped_is_never_proved(bit: int) -> None:
         assert not parse_message(bytes(raw)).proves(long_term_key("マトリックス", "example.org", "TheMatrIX"))
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)),
     st.integers(0, 65535),

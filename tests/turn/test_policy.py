@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.turn.forbidden import FORBIDDEN
@@ -105,6 +105,7 @@ def test_rules() -> None:
     assert parse_rule("1.2.3.4:80") == Rule(ipaddress.ip_network("1.2.3.4/32"), 80)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_every_disguise_of_an_address_leads_to_it(address: ipaddress.IPv4Address) -> None:
     number = int(address)
@@ -115,6 +116,7 @@ def test_every_disguise_of_an_address_leads_to_it(address: ipaddress.IPv4Address
     assert canonical(ipaddress.IPv6Address(0x2002 << 112 | number << 80 | 1)) == address
 
 
+@settings(deadline=None)
 @given(st.sampled_from(DENIED), st.data())
 def test_nothing_in_a_denied_network_is_opened_by_everything(text: str, data: st.DataObject) -> None:
     network = ipaddress.ip_network(text)
@@ -123,6 +125,7 @@ def test_nothing_in_a_denied_network_is_opened_by_everything(text: str, data: st
     assert not policy("0.0.0.0/0", "::/0").allows_address(address)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_names_that_are_no_address_are_nobody(text: str) -> None:
     everything = policy("0.0.0.0/0", "::/0")

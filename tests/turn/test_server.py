@@ -154,7 +154,8 @@ def test_alpn_and_no_plaintext(relay: Running) -> None:
     with socket.create_connection(door(relay, "tls")) as plain:
         plain.settimeout(10)
         plain.sendall(write_message(Method.BINDING, Class.REQUEST, bytes(12)))
-        assert not plain.recv(100).startswith(b"\x01\x01")
+        with contextlib.suppress(ConnectionResetError):
+            assert not plain.recv(100).startswith(b"\x01\x01")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection(door(relay, "tls")) as sock, context.wrap_socket(sock) as without:
@@ -387,11 +388,24 @@ def test_a_drain_waits_for_who_is_in_and_a_second_one_does_not() -> None:
     with TurnClient(("127.0.0.1", impatient.port)) as client:
         client.allocate()
         impatient.process.send_signal(signal.SIGTERM)
-        impatient.hear(Metrics)
+        _await_drain(impatient.port)
         assert impatient.process.poll() is None
         impatient.process.send_signal(signal.SIGTERM)
         assert impatient.process.wait(10) == 0
     impatient.close()
+
+
+def _await_drain(port: int) -> None:
+    """Newcomers are refused: the signal has been heard, and another one is another one."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with TurnClient(("127.0.0.1", port), subject="late") as late:
+            try:
+                late.allocate()
+            except TurnError:
+                return
+            late.refresh(0)
+    pytest.fail("it does not drain")
 
 
 # alone
@@ -467,4 +481,4 @@ def test_secrets_are_read_again_and_metrics_told(tmp_path: Path) -> None:
         assert "turn_allocations 1\n" in text
         assert 'turn_refusals_total{reason="wrong credentials"}' in text
     log = (tmp_path / "ours.log").read_text()
-    assert log.count("\n") == 5, log  # where it listens, and nothing of what came
+    assert all(line.startswith(("turn: udp ", "turn: tcp ", "turn: tls ")) for line in log.splitlines()), log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turn.control import (
@@ -42,6 +42,7 @@ def test_a_nonce_is_good_for_its_five_tuple_for_ten_minutes() -> None:
     assert len({Nonces().issue(AT, 1000) for _ in range(8)}) == 8
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_made_up_nonces(nonce: bytes) -> None:
     assert not Nonces(b"k").fresh(nonce, AT, 0)
@@ -50,6 +51,7 @@ def test_made_up_nonces(nonce: bytes) -> None:
 # deadlines
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.one_of(st.none(), st.integers(0, 100)))))
 def test_deadlines_are_those_last_said(steps: list[tuple[int, int | None]]) -> None:
     deadlines: Deadlines[int] = Deadlines()
