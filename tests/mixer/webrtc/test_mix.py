@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio
+from mixer.rtp.line import LineState
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.payload import vp8
 from mixer.rtp.red import parse_red
-from mixer.rtp.rtcp import ReportBlock
 from mixer.rtp.twcc import TransportFeedback
 from mixer.webrtc.answer import TRANSPORT_CC, negotiate
-from mixer.webrtc.mix import AGAIN_S, MixOut
+from mixer.webrtc.mix import AGAIN_LOSS, AGAIN_S, MixOut
 from mixer.webrtc.offer import parse_offer
 from tests.mixer.webrtc.test_answer import video_offer
 
@@ -198,16 +200,14 @@ def test_lost_sound_is_repeated_where_that_was_agreed() -> None:
     assert len(none) == 1
 
 
-def test_on_a_line_that_loses_much_a_repeat_goes_out_twice() -> None:
+def test_on_a_line_that_loses_much_a_repeat_goes_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     out, sent = mix(WITH_REPORTS)
     out.picture(unit(1, pts=0, keyframe=True), 0.0)
     first = sent[0].sequence
     out.repeat(22, (first,), 0.1)
     assert not out.repeats_again
-    lost = ReportBlock(22, round(0.1 * 256), 10, first + 100, 0, 0, 0)
-    for second in range(1, 5):
-        out.picture(unit(1 + second, pts=second * 90_000), second)
-        out.reported((lost,), now=float(second), unix_s=0.0)
+    lossy = LineState(None, AGAIN_LOSS, None, 0.0)
+    monkeypatch.setattr(type(out.downlink), "state", property(lambda line: lossy))
     before = len(sent)
     out.repeat(22, (first,), 5.0)
     assert (len(sent) - before, out.repeats_again) == (1, True)
