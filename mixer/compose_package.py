@@ -95,9 +95,7 @@ class RecordedPackage:
                         f"{path}: its tracks have {needed / 1e6:.0f} MB, more than there is room for in {folder.parent}"
                     )
                 for name, item in found.items():
-                    taken = (
-                        folder / name.rpartition("/")[2]
-                    )  # a name of ours: digits, nothing that leads elsewhere
+                    taken = folder / name.rpartition("/")[2]  # a name of ours: it leads nowhere else
                     with bag.open(item) as source, taken.open("wb") as target:
                         shutil.copyfileobj(source, target)
                     self.tracks[name] = taken

@@ -163,9 +163,9 @@ class Intake:
 
     def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
         """A packet of voice."""
-        if self._is_current(connection):
+        participant = connection.participant.id
+        if self._publishers.get(participant) is connection:
             if self._tracks is not None:
-                participant = connection.participant.id
                 head = self._bridge.playhead(participant, now)
                 self._tracks.heard(
                     participant,
@@ -177,7 +177,7 @@ class Intake:
                 )
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
             self._bridge.push(
-                connection.participant.id,
+                participant,
                 sequence=packet.sequence,
                 timestamp=packet.timestamp,
                 payload=packet.payload,
@@ -238,8 +238,8 @@ class Intake:
         return source in self._lanes
 
     def will_send_px(self, source: str, wanted: Demand) -> int | None:
-        """Pixels of its pictures once it is asked for ``wanted``. Who sends more than it is asked for goes on with that;
-        ``None``: it sends no picture.
+        """Pixels of its pictures once it is asked for ``wanted``; ``None``: it sends none. Who sends more than it has
+        been asked for goes on with that.
         """
         lane = self._lanes.get(source)
         if lane is None:

@@ -26,9 +26,7 @@ from recording.timeline import (
 from recording.tracks import is_track
 
 SCREEN_SUFFIX: Final = "#screen"  # as the live room names the source of a shared screen
-MAX_TIMELINE_BYTES: Final = (
-    64 * 1024 * 1024
-)  # a day of a room where someone begins to speak each second: 10 MB
+MAX_TIMELINE_BYTES: Final = 64 * 1024 * 1024  # a day in which somebody begins to speak each second: 10 MB
 MAX_LENGTH_S: Final = 7 * 24 * 3600.0
 MAX_WAIT_MS: Final = 200.0  # as live: `playout` lets nobody wait longer (`arrival.MAX_FLOOR`)
 MAX_PEOPLE: Final = 10_000

@@ -28,7 +28,7 @@ from mixer.registry import DeskState, Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
 from recording.archive import Archive
-from recording.errors import EndpointRefused, RecordingLive, WrongState
+from recording.errors import EndpointRefused, RecordingLive, StoreError, WrongState
 from recording.holdings import Holdings
 from recording.keeper import Keeper, Policy
 from recording.placement import Places
@@ -187,7 +187,10 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     except EndpointRefused as error:
         raise ConfigError(f"archive.endpoint: {error}") from error
     data = settings.data_dir
-    holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
+    try:
+        holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
+    except StoreError as error:
+        raise ConfigError(f"data_dir: {error}") from error
     host = ProcessHost()
     book = RelayBook()
     relay = RelayProcess(settings, book) if settings.turn.is_embedded else None

@@ -18,9 +18,7 @@ from typing import Final
 
 from recording.timeline import USUAL_WAIT_MS
 
-MIX_S: Final = (
-    USUAL_WAIT_MS / 1000
-)  # the least that a voice waits in its jitter buffer (`arrival.MIN_TARGET`)
+MIX_S: Final = USUAL_WAIT_MS / 1000  # the least in a voice's jitter buffer (`arrival.MIN_TARGET`)
 SLEW: Final = 0.005  # seconds a second: 25 times what two clocks drift apart at worst
 JUMP_S: Final = 0.2  # further off is another clock, or another way
 SETTLE_S: Final = 2.0  # at first every packet may be the fastest so far

@@ -25,6 +25,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -132,7 +133,7 @@ class Archiver:
                 continue
             try:
                 settled += self._settle(directory)
-            except (RecordingError, OSError) as error:
+            except (RecordingError, OSError, sqlite3.Error) as error:
                 self._failed(directory, error)
             else:
                 self._worked(directory.name)
@@ -293,8 +294,8 @@ class Archiver:
         try:
             info = self._index.get(directory.name)
             self._index.set_state(info.id, info.state, f"not archived yet: {error}")
-        except RecordingError:
-            return  # a package too spoilt to have a row; the log has it
+        except (RecordingError, sqlite3.Error):
+            return  # a package too spoilt to have a row, or a full disk; the log has it
 
     def _worked(self, name: str) -> None:
         if self._backoff.worked(name):
@@ -345,7 +346,8 @@ def run(
             stop.set()
             if copying is not None:
                 copying.join(_SECOND_JOIN_S)
-            archiver.close()
+            if copying is None or not copying.is_alive():  # else it ends with the process
+                archiver.close()
             rows.close()
 
 

@@ -24,9 +24,7 @@ _UNKNOWN_SIZE: Final = b"\x01\xff\xff\xff\xff\xff\xff\xff"  # RFC 8794 section 6
 
 MAX_CLUSTER_MS: Final = 30_000  # a block's time is 16 bits from its cluster's (RFC 9559 section 10.1)
 _MAX_HEAD_BYTES: Final = 64 * 1024  # header, information, track: some hundred bytes of ours
-_MAX_CLUSTER_BYTES: Final = (
-    64 * 1024 * 1024
-)  # a second of media is far below; a torn size is usually far above
+_MAX_CLUSTER_BYTES: Final = 64 * 1024 * 1024  # a second is far below, a torn size mostly far above
 _APP: Final = "mosaique"
 
 

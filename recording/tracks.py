@@ -35,12 +35,8 @@ MAX_OPEN: Final = 300  # files; a hundred participants with voice, camera and sc
 MAX_FILES: Final = 5_000  # of a recording: whoever comes and goes each second for an hour
 KEEP_FREE_BYTES: Final = 64 * 1024 * 1024  # the film's last seven minutes; below that, tracks give way
 _CLUSTER_MS: Final = 1_000
-_REORDER_MS: Final = (
-    200  # what a jitter buffer waits for at most; later packets are not heard in the room either
-)
-_PENDING_BYTES: Final = (
-    1024 * 1024
-)  # of each file, waiting for a disk that refuses: 4 s of the largest picture
+_REORDER_MS: Final = 200  # what the jitter buffer waits at most; what comes later is not heard live
+_PENDING_BYTES: Final = 1024 * 1024  # of each file, waiting for a disk that refuses: 4 s of a camera
 _WAITING_BYTES: Final = 4 * 1024 * 1024  # of each track, whatever its times say: then it is written at once
 _JOURNAL_PENDING_BYTES: Final = 1024 * 1024
 _ASK_EVERY_MS: Final = 1_000

@@ -1,7 +1,8 @@
 """What has been sent of every unfinished object: SQLite, beside the packages in the spool.
 
 The store's own list of parts is the truth; this says besides which bytes each part was made of. Rows that
-a power cut took away cost a part sent twice, never a wrong object.
+a power cut took away cost a part sent twice, never a wrong object. On a disk that refuses, a full one, the
+journal goes on in memory: what is sent is what makes room again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from recording.durable import make_folder
+import structlog
 
+from recording.durable import make_folder
+from recording.errors import StoreError
+
+_log = structlog.get_logger(__name__)
 _BUSY_TIMEOUT_S: Final = 10.0  # one thread a store writes; each write takes milliseconds
 _SCHEMA: Final = """
 CREATE TABLE uploads (
@@ -73,6 +78,7 @@ class UploadJournal:
     def __init__(self, path: Path) -> None:
         make_folder(path.parent)
         self._lock = threading.Lock()
+        self._in_memory = False
         self._db = sqlite3.connect(
             path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -149,4 +155,17 @@ class UploadJournal:
 
     def _rows(self, sql: str, *values: str | int) -> list[tuple[Any, ...]]:
         with self._lock:
-            return self._db.execute(sql, values).fetchall()
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if self._in_memory:
+                    raise StoreError(f"the upload journal cannot be kept: {error}") from error
+                _log.error("upload_journal_in_memory", detail=str(error))
+                self._leave_the_disk()
+                return self._db.execute(sql, values).fetchall()
+
+    def _leave_the_disk(self) -> None:
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._db.backup(memory)
+        self._db.close()
+        self._db, self._in_memory = memory, True

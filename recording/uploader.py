@@ -95,13 +95,13 @@ class Uploader:
         for source in _growing_files(directory):
             target = key + source.relative_to(directory).as_posix()
             state = self._growing.get(target)
-            size = part_bytes(state.number + 1) if state else MIN_PART_BYTES
+            wanted = state.end + part_bytes(state.number + 1) if state else MIN_PART_BYTES
             # Strictly more than the part: the last one of an object is sent as such, and only `deliver` knows it.
-            if source.stat().st_size <= (state.end if state else 0) + size:
+            if source.stat().st_size <= wanted or (whole := self._whole(source)) <= wanted:
                 continue
             state = state or self._resume(source, target)
             size = part_bytes(state.number + 1)
-            if self._whole(source) > state.end + size:
+            if whole > state.end + size:
                 self._send(source, target, state, size, last=False)
                 sent += 1
         return sent

@@ -1,12 +1,18 @@
-"""What all tests share: the ``peer`` marker (a missing peer is a named skip here and a failure in CI)."""
+"""What all tests share: the ``peer`` marker (a missing peer is a named skip here and a failure in CI); hypothesis
+without its deadline, which a busy machine misses.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.peers.presence import PRESENT
+
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,7 @@ import aiohttp
 from aiohttp import web
 
 from tests.fakes.netem import Burst, Netem, wire_bytes
+from tests.processes import end
 
 Address = tuple[str, int]
 
@@ -442,12 +443,7 @@ def shaping(
         remote.shape(up=up, down=down)
         yield remote
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -99,15 +99,13 @@ def power_pcmu(data: bytes) -> float:
 
     0.0 when no sample is louder than -66 dBov: a line at rest is the rule, and found out 10 times faster.
     """
-    return _power(_MU_POWER, _MU_REST, data)
+    return _power(_MU_POWER, data) if data.translate(None, _MU_REST) else 0.0
 
 
 def power_pcma(data: bytes) -> float:
     """Mean square (full scale 1.0) of A-law bytes, without decoding them; 0.0 as in ``power_pcmu``."""
-    return _power(_A_POWER, _A_REST, data)
+    return _power(_A_POWER, data) if data.translate(None, _A_REST) else 0.0
 
 
-def _power(table: NDArray[np.float32], rest: bytes, data: bytes) -> float:
-    if not data.translate(None, rest):
-        return 0.0
+def _power(table: NDArray[np.float32], data: bytes) -> float:
     return float(np.add.reduce(table[np.frombuffer(data, np.uint8)])) / len(data)

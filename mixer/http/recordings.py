@@ -26,7 +26,9 @@ class RecordingStart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tracks: bool = False
+    tracks: bool = Field(
+        default=False, description="Keep each participant's own voice, camera and screen beside the film."
+    )
     note: Annotated[str, Field(max_length=MAX_NOTE)] = ""
 
 

@@ -135,9 +135,34 @@ async def _peer(subject: Subject, asker: Asker, login: Login, peer: ForbiddenPee
         said.append(f"{name}: {answer.says}")
         if answer.error is None:
             granted.append(name)
+    if granted == ["CreatePermission"] and peer.ip in subject.own:
+        return await _own_address(subject, asker, peer)
     if granted:
         return _finding(subject, peer, "open", f"granted by {' and '.join(granted)}")
     return _finding(subject, peer, "ok", ", ".join(said))
+
+
+async def _own_address(subject: Subject, asker: Asker, peer: ForbiddenPeer) -> Finding:
+    """Media may live beside the relay. A permission knows no port (RFC 8656 section 9), so it is granted; what counts
+    is that no other port is reached, which can be seen from the same machine only."""
+    delivered = await _delivered(asker, peer.ip)
+    if delivered:
+        return _finding(subject, peer, "open", "granted by CreatePermission, and a port of ours was reached")
+    seen = "cannot be seen from here" if delivered is None else "a port of ours was not reached"
+    return _finding(subject, peer, "note", f"granted by CreatePermission, refused by ChannelBind; {seen}")
+
+
+async def _delivered(asker: Asker, ip: str) -> bool | None:
+    """Whether Send reaches a socket of ours at ``ip``; None when that is not an address of this machine."""
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.setblocking(False)
+        try:
+            there.bind((ip, 0))
+        except OSError:
+            return None
+        to = (Attribute.XOR_PEER_ADDRESS, (ip, there.getsockname()[1]))
+        asker.wire.send(tc.indication(Method.SEND, to, (Attribute.DATA, b"reached")))
+        return await _heard(there) is not None
 
 
 def _finding(subject: Subject, peer: ForbiddenPeer, verdict: Verdict, detail: str) -> Finding:
@@ -167,60 +192,76 @@ async def _carries(subject: Subject) -> list[Finding]:
         relayed = answer.addresses(Attribute.XOR_RELAYED_ADDRESS)
         if answer.error is not None or not relayed or ":" in relayed[0][0]:
             return [Finding("Send and Data", "RFC 8656 §11", "skipped", "no IPv4 allocation")]
-        with _peer_socket(asker, relayed[0]) as (peer, its_address):
-            return await _exchange(subject, asker, login, peer, its_address, relayed[0])
+        with _peer_socket(asker, relayed[0]) as one, _peer_socket(asker, relayed[0]) as other:
+            return await _exchange(subject, asker, login, one, other, relayed[0])
 
 
 async def _exchange(
-    subject: Subject, asker: Asker, login: Login, peer: socket.socket, at: Address, relayed: Address
+    subject: Subject, asker: Asker, login: Login, one: _Peer, other: _Peer, relayed: Address
 ) -> list[Finding]:
-    target, payload = (Attribute.XOR_PEER_ADDRESS, at), secrets.token_bytes(32)
-    send = tc.indication(Method.SEND, target, (Attribute.DATA, payload))
+    """``one``: reached by Send. ``other``: by a channel."""
+    payload = secrets.token_bytes(32)
+    send = tc.indication(Method.SEND, (Attribute.XOR_PEER_ADDRESS, one.address), (Attribute.DATA, payload))
     asker.wire.send(send)
-    leak = await _heard(peer)
-    unasked = Finding(
-        "Send without a permission reaches nobody", "RFC 8656 §11.2",
-        "ok" if leak is None else "open", "silence" if leak is None else "it was delivered",
-    )  # fmt: skip
-    answer = await subject.asked(asker, login, Method.CREATE_PERMISSION, target)
+    findings = [_silence("Send without a permission reaches nobody", await _heard(one.socket))]
+    answer = await subject.asked(
+        asker, login, Method.CREATE_PERMISSION, (Attribute.XOR_PEER_ADDRESS, one.address)
+    )
     if answer.error is not None:
         detail = f"the relay lets us have no peer of our own ({answer.says}), as a closed one should"
-        return [unasked, Finding("Send and Data", "RFC 8656 §11", "skipped", detail)]
+        return [*findings, Finding("Send and Data", "RFC 8656 §11", "skipped", detail)]
+    channel = (Attribute.CHANNEL_NUMBER, b"\x4f\xfe\0\0")
+    to = (Attribute.XOR_PEER_ADDRESS, other.address)
+    bound = await subject.asked(asker, login, Method.CHANNEL_BIND, channel, to)
     asker.wire.send(send)
-    there = await _heard(peer) == payload
-    peer.sendto(payload, relayed)
+    there = await _heard(one.socket)
+    if bound.error is not None:  # our address is one of its media addresses, our ports are none of its rooms'
+        detail = f"our address is granted, our ports are not ({bound.says}), as of a relay that knows them"
+        findings.append(_silence("Send to a port that is closed reaches nobody", there))
+        return [*findings, Finding("Send and Data", "RFC 8656 §11", "skipped", detail)]
+    one.socket.sendto(payload, relayed)
     back = await _data(asker, payload)
-    bound = await subject.asked(
-        asker, login, Method.CHANNEL_BIND, (Attribute.CHANNEL_NUMBER, b"\x4f\xfe\0\0"), target
-    )
-    asker.wire.send(b"\x4f\xfe" + len(payload).to_bytes(2, "big") + payload)
-    by_channel = await _heard(peer) == payload
-    peer.sendto(payload, relayed)
-    channel_back = await asker.next_other(QUIET_S) == b"\x4f\xfe" + len(payload).to_bytes(2, "big") + payload
+    framed = b"\x4f\xfe" + len(payload).to_bytes(2, "big") + payload
+    asker.wire.send(framed)
+    by_channel = await _heard(other.socket) == payload
+    other.socket.sendto(payload, relayed)
+    channel_back = await asker.next_other(QUIET_S) == framed
     return [
-        unasked,
-        _carried("Send reaches a permitted peer", "RFC 8656 §11.2", there, "delivered"),
-        _carried("Data comes back from it", "RFC 8656 §11.3", back, "delivered"),
-        _carried("ChannelBind", "RFC 8656 §12.2", bound.error is None, bound.says),
-        _carried("ChannelData reaches the peer", "RFC 8656 §12.4", by_channel, "delivered"),
-        _carried("ChannelData comes back from it", "RFC 8656 §12.6", channel_back, "delivered"),
+        *findings,
+        _carried("Send reaches a permitted peer", "RFC 8656 §11.2", there == payload),
+        _carried("Data comes back from it", "RFC 8656 §11.3", back),
+        _carried("ChannelData reaches the peer", "RFC 8656 §12.4", by_channel),
+        _carried("ChannelData comes back from it", "RFC 8656 §12.6", channel_back),
     ]
 
 
-def _carried(name: str, source: str, did: bool, detail: str) -> Finding:
-    return Finding(name, source, "ok" if did else "failed", detail if did else "nothing came")
+def _silence(name: str, heard: bytes | None) -> Finding:
+    verdict: Verdict = "ok" if heard is None else "open"
+    return Finding(name, "RFC 8656 §11.2", verdict, "silence" if heard is None else "it was delivered")
+
+
+def _carried(name: str, source: str, did: bool) -> Finding:
+    return Finding(name, source, "ok" if did else "failed", "delivered" if did else "nothing came")
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """A socket for the relay to reach, and the address by which it does."""
+
+    socket: socket.socket
+    address: Address
 
 
 @contextmanager
-def _peer_socket(asker: Asker, relayed: Address) -> Iterator[tuple[socket.socket, Address]]:
-    """A socket for the relay to reach, on the address that leads to its relayed one."""
+def _peer_socket(asker: Asker, relayed: Address) -> Iterator[_Peer]:
+    """On the address that leads to the relay."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.setblocking(False)
         local = asker.wire.local[0]
         peer.bind((local if ":" not in local else "", 0))
         with contextlib.suppress(OSError):
             peer.sendto(b"", relayed)  # opens the way back through a NAT; dropped by the relay
-        yield peer, (local, peer.getsockname()[1])
+        yield _Peer(peer, (local, peer.getsockname()[1]))
 
 
 async def _heard(peer: socket.socket) -> bytes | None:

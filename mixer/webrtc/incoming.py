@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -100,10 +101,10 @@ class IncomingTrack:
             return packet
         return replace(packet, repaired=True)
 
-    def sounds(self, packet: RtpPacket, now: float) -> list[RtpPacket]:
+    def sounds(self, packet: RtpPacket, now: float) -> Sequence[RtpPacket]:
         """Packets of the bare codec: this one, and the lost ones that it repeats. Raises ``MalformedPacket``."""
         if self.red is None:
-            return [packet]
+            return (packet,)
         found = self.red.unpack(packet)
         if self.gaps is not None:
             for earlier in found[:-1]:

@@ -15,7 +15,8 @@ from mixer.rtp.payload import vp8
 from mixer.rtp.red import write_red
 from mixer.rtp.rtcp import ReportBlock, SenderReport
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
-from mixer.webrtc.downlink import Downlink, EchoedLine, TimedLine
+from mixer.webrtc.downlink import Downlink, TimedLine
+from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
 RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
@@ -27,6 +28,7 @@ AGAIN_LOSS: Final = (
 )
 AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
 MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
+MUTE_REPORTS: Final = 3  # without a transport-wide one, which was agreed: it will not come any more
 SOUND_HISTORY: Final = 64  # 1.3 s of the shortest packets: a second request comes within 1 s
 
 
@@ -75,6 +77,7 @@ class MixOut:
         self._last_pts = -1
         self._picture_id = random.getrandbits(15)
         self._measure = measure
+        self._reports = 0
         self.downlink: Downlink = EchoedLine(pads=False, calls=False)
         self.video: OutgoingStream | None = None
         self.audio: OutgoingStream | None = None
@@ -302,6 +305,13 @@ class MixOut:
             self.counters.remote = next(
                 (b for b, _ in ours if b.ssrc == streams[0].ssrc), self.counters.remote
             )
+            self._reports += 1
+            if (
+                self._reports >= MUTE_REPORTS
+                and not self.downlink.heard
+                and isinstance(self.downlink, TimedLine)
+            ):
+                self.downlink = EchoedLine(pads=self.video is not None, calls=self._measure)
             self.downlink.reported(ours, self.counters.rtt_s, now)
 
     def _line_of(self, stream: OutgoingStream, *, pads: bool) -> Downlink:

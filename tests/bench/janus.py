@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from mixer.media import AudioCodec
 from tests.bench.voices import PAYLOAD_TYPE
+from tests.processes import end
 from tests.serving import free_port
 
 PLUGINS: Final = "/usr/lib/x86_64-linux-gnu/janus"
@@ -94,12 +95,7 @@ def janus(folder: Path) -> Iterator[Janus]:
             time.sleep(0.05)  # another program's socket: nothing to wait on
         yield Janus(url, process)
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _environment() -> dict[str, str]:

@@ -46,7 +46,9 @@ from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.stun import peek_stun
 from recording.audit import read_line
-from recording.errors import BadEntry
+from recording.crypt import SEALED_BYTES, header, unwrap
+from recording.encrypted import EncryptedStore
+from recording.errors import BadEntry, FixityError
 from recording.fragments import picture_fragments
 from recording.keys import safe_key
 from recording.ledger import read_entry
@@ -54,8 +56,10 @@ from recording.matroska import Block, cluster, head, scan
 from recording.package import read_manifest
 from recording.seekindex import Inset
 from recording.signing import KeyRing
+from recording.store import read_object
 from recording.trackcodecs import audio_form
 from recording.tracks import is_track
+from tests.fakes.memory_store import MemoryStore
 from tests.turn.relay import UDP, Relay, bind, five_tuple, send_indication
 from turn.core import MAX_AMPLIFICATION, Answer
 from turn.message import Class, MalformedMessage, Method, frame_bytes, parse_message, write_message
@@ -225,6 +229,18 @@ def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += 3 + length
 
 
+def encrypted(data: bytes) -> None:
+    """What a store gives back as an encrypted object, whole: its content, or FixityError."""
+    store = MemoryStore()
+    EncryptedStore(store, bytes(32)).put("a", b"")
+    store.objects["a"] = data
+    with contextlib.suppress(FixityError):
+        content = read_object(EncryptedStore(store, bytes(32)), "a")
+        assert len(content) < len(data)
+    with contextlib.suppress(FixityError):
+        unwrap(bytes(32), data, "a")
+
+
 def records(data: bytes) -> None:
     """What the archive keeps beside packages, and what whoever can write to the store may have made of it."""
     with contextlib.suppress(BadEntry):
@@ -249,10 +265,9 @@ def film(data: bytes) -> None:
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
-        *(rtp, rtcp, sdp, sdpfrag, stun, red, video, headers, audio, arrivals),
-        *(timeline, matroska, records, film),
+        *(rtp, rtcp, sdp, sdpfrag, stun, turn, red, video, headers, audio, arrivals),
+        *(timeline, matroska, records, film, encrypted),
     )
-    for target in (rtp, rtcp, sdp, sdpfrag, stun, turn, red, video, headers, audio, arrivals)
 }
 
 
@@ -351,6 +366,7 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         head(audio_form("opus", b"\x78"), title="A", uid=1)
         + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
     ],
+    "encrypted": [header(bytes(32)) + bytes(16), header(bytes(32)) + bytes(SEALED_BYTES + 16)],
     "arrivals": [_joined(*[b""] * 120)],
     "records": [
         b'{"act":{"act":"hold","recording":"X","number":1,"time":"2026-01-01T00:00:00Z","by":"a","reason":"r"},'

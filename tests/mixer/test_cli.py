@@ -49,6 +49,13 @@ def test_help_is_0(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: mosaique" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("command", "spared"), [("compose", "mixer.config"), ("config", "av")])
+def test_a_command_does_not_load_what_only_others_need(command: str, spared: str) -> None:
+    code = f"import sys, mixer.cli; mixer.cli.build_parser([{command!r}]); print({spared!r} in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
 def test_config_prints_toml_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("config", "--set", "http.port=8099", "--set", f"auth.secret={SECRET}") == 0
     text = capsys.readouterr().out

@@ -13,11 +13,13 @@ import pytest
 
 from mixer import cli, compose
 from mixer.compose import compose_files
-from mixer.compose_io import Ahead, ComposeFailed
+from mixer.compose_io import Ahead, ComposeFailed, VideoInput
 from mixer.errors import InvalidBody
-from mixer.video.frame import frame_of
-from mixer.video.layout import LayoutBody, arrange, parse_layout
+from mixer.video.compositor import placement
+from mixer.video.frame import frame_of, picture_of
+from mixer.video.layout import LayoutBody, Source, Tile, arrange, parse_layout
 from mixer.video.picture import Picture, Rgb
+from mixer.video.scaler import Scaler
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (40, 60, 220)
 SMALL = {"width": 320, "height": 180, "fps": 15}
@@ -201,8 +203,6 @@ def test_an_interrupted_run_keeps_the_old_file_and_leaves_nothing(tmp_path: Path
 
 
 def test_the_tiles_are_those_of_the_live_grid(tmp_path: Path) -> None:
-    from mixer.video.layout import Source
-
     colours: list[Rgb] = [RED, GREEN, BLUE, (200, 200, 40), (200, 40, 200)]
     inputs = [clip(tmp_path / f"{i}.mp4", rgb=rgb, seconds=0.2) for i, rgb in enumerate(colours)]
     out = tmp_path / "out.mp4"
@@ -226,6 +226,61 @@ def test_a_clip_decoded_whole_before_the_first_tick_is_still_seen(
     out = tmp_path / "out.mp4"
     compose_files([clip(tmp_path / "a.mp4", rgb=RED, seconds=0.2)], out, body())
     assert close(pictures(out)[1][90, 160], RED)
+
+
+@pytest.mark.parametrize("fit", ["cover", "contain"])
+def test_a_picture_that_comes_in_its_tile_s_size_is_the_one_that_the_scene_would_make(
+    tmp_path: Path, fit: str
+) -> None:
+    path = clip(tmp_path / "a.mp4", rgb=RED, size=(222, 124))
+    tile = _tile(fit)
+    whole, fitted = VideoInput(path), VideoInput(path)
+    fitted.tile = tile
+    frame, scaled = whole.advance(0.0), fitted.advance(0.0)
+    assert frame is not None
+    assert scaled is not None
+    wanted = Scaler().place(frame, placement(222, 124, tile.width, tile.height, tile.fit))
+    again = placement(scaled.width, scaled.height, tile.width, tile.height, tile.fit)
+    assert again.crop == (0, 0, wanted.width, wanted.height)  # the scene has nothing left to scale
+    for made, plane in zip(Scaler().place(scaled, again).planes, wanted.planes, strict=True):
+        assert np.array_equal(made, plane)
+    assert picture_of(frame).width == 222
+    for source in (whole, fitted):
+        source.close()
+
+
+def _tile(fit: str) -> Tile:
+    layout = body(fit=fit)
+    return arrange(layout, [Source(str(n), "", "webrtc", True) for n in range(4)], None)[0]
+
+
+@pytest.mark.parametrize(("size", "ticks"), [((160, 90), 16), ((1920, 1080), 8)])
+def test_batches_of_large_pictures_are_short(tmp_path: Path, size: tuple[int, int], ticks: int) -> None:
+    source = VideoInput(clip(tmp_path / "a.mp4", rgb=RED, size=size, seconds=2))
+    ahead = Ahead([source], 15)
+    try:
+        assert len(ahead._ready.get()) == ticks
+    finally:
+        ahead.close()
+        source.close()
+
+
+def test_each_tick_of_a_batch_has_its_own_picture_and_its_own_end(tmp_path: Path) -> None:
+    sources = [
+        VideoInput(clip(tmp_path / "a.mp4", rgb=RED, seconds=2)),
+        VideoInput(clip(tmp_path / "b.mp4", rgb=GREEN, seconds=0.4, fps=5)),
+    ]
+    ahead = Ahead(sources, 15)
+    try:
+        taken = [ahead.take() for _ in range(35)]
+    finally:
+        ahead.close()
+        for source in sources:
+            source.close()
+    shown = [[tick.frames[n] is not None for tick in taken] for n in (0, 1)]
+    assert shown[0] == [True] * 30 + [False] * 5
+    assert [index for index, there in enumerate(shown[1]) if there] == [0, 3]
+    assert [tick.ended for tick in taken] == [[n >= 30, n >= 4] for n in range(35)]
 
 
 # --- the command

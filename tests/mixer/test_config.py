@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mixer import config
 from mixer.config import Settings, load, parse_ports, to_toml, with_secrets
 from mixer.errors import ConfigError
+from recording.placement import key_bytes
 
 SECRET = "s3cr3t-of-thirty-two-bytes-and-more"
 
@@ -53,6 +54,14 @@ def test_the_file_of_the_working_directory_is_found(tmp_path: Path, monkeypatch:
     assert load(environ={}).http.port == 1234
 
 
+S3 = [
+    "archive.url=s3://films/a",
+    "archive.provider=scaleway",
+    "archive.access_key=AK",
+    "archive.secret_key=SK-hidden",
+]
+
+
 @pytest.mark.parametrize(
     ("environ", "assignments", "wanted"),
     [
@@ -86,6 +95,15 @@ def test_the_file_of_the_working_directory_is_found(tmp_path: Path, monkeypatch:
         ({}, ["auth.secret=short"], ["auth.secret", "32 bytes"]),
         ({}, ["auth.admin_token=two words"], ["auth.admin_token", "RFC 6750"]),
         ({}, ["archive.url=ftp://x"], ["archive.url", "file:PATH"]),
+        ({}, ["archive.url=s3://films"], ["archive", "provider: ", "scaleway", "--set archive.url"]),
+        ({}, [*S3, "archive.provider=aws"], ["provider: takes one of scaleway"]),
+        ({}, [*S3, "archive.region=us-east-1"], ["region: ", "fr-par"]),
+        ({}, [*S3[:2], "archive.secret_key=x"], ["access_key: is needed"]),
+        ({}, [*S3, "archive.endpoint=https://s3.eu-west-3.amazonaws.com"], ["s3.eu-west-3.amazonaws.com"]),
+        ({}, [*S3, "archive.secret_key=**********"], ["archive.secret_key", "mask"]),
+        ({}, ["archive.encrypt_key=short"], ["archive.encrypt_key", "base64 of 32 bytes"]),
+        ({}, ["archive.ca_file=/nowhere.pem"], ["archive.ca_file", "PEM"]),
+        ({}, ["archive.second_url=s3://copies"], ["second_provider: "]),
         ({}, ["archive.jurisdiction=us"], ["archive.jurisdiction", "eu"]),
         ({}, ["http.tls_cert=/nonexistent.pem"], ["http.tls_cert", "PEM"]),
         ({}, ["log.level=loud"], ["log.level", "debug"]),
@@ -240,3 +258,41 @@ def test_printed_toml_is_read_back_the_same_with_secrets_masked(tmp_path: Path) 
     assert again.model_dump(exclude={"auth", "turn"}) == tree.model_dump(exclude={"auth", "turn"})
     with pytest.raises(ConfigError, match=re.escape("is the mask")):
         load(file=write(tmp_path / "m.toml", text), environ={})
+
+
+# --- stores --------------------------------------------------------------------------------------------------
+
+
+def test_an_american_region_of_europe_is_refused_with_host_and_reason() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(
+            environ={},
+            assignments=[
+                "archive.url=s3://films", "archive.endpoint=https://s3.eu-west-3.amazonaws.com",
+                "archive.region=eu-west-3", "archive.access_key=AK", "archive.secret_key=SK-hidden",
+            ],
+        )  # fmt: skip
+    assert "s3.eu-west-3.amazonaws.com is refused as an archive: it belongs to Amazon" in str(caught.value)
+    assert "SK-hidden" not in str(caught.value)
+
+
+def test_a_preset_and_a_second_store() -> None:
+    settings = load(environ={}, assignments=[*S3, "archive.second_url=file:/copies"])
+    places = settings.archive.places()
+    assert places.first.where == "s3.fr-par.scw.cloud/films"
+    assert places.second is not None
+    assert places.second.folder == "/copies"
+    assert "SK-hidden" in settings.secret_texts()
+    assert "SK-hidden" not in to_toml(settings)
+
+
+def test_the_key_of_the_encrypted_archive_is_made_once(tmp_path: Path) -> None:
+    assignments = [f"data_dir={tmp_path}/var", "archive.encrypt=true"]
+    first, second = (with_secrets(load(environ={}, assignments=assignments)) for _ in range(2))
+    key = first.archive.places().first.encrypt_key
+    assert key is not None
+    assert key == second.archive.places().first.encrypt_key
+    assert len(key_bytes(key.get_secret_value())) == 32
+    assert key.get_secret_value() in first.secret_texts()
+    plain = with_secrets(load(environ={}, assignments=assignments[:1]))
+    assert plain.archive.places().first.encrypt_key is None

@@ -82,11 +82,17 @@ def distribution() -> tuple[Distribution, Canvas, AudioBridge]:
     return Distribution(bridge, shown, clock), canvas, bridge
 
 
-async def test_the_old_rendition_goes_on_until_the_new_one_s_keyframe() -> None:
-    out, canvas, _ = distribution()
-    viewer = connection("high")
+async def watched(name: str) -> tuple[Distribution, Canvas, AudioBridge, Any]:
+    """A distribution with one viewer, who has seen the first picture of rendition ``name``."""
+    out, canvas, bridge = distribution()
+    viewer = connection(name)
     out.subscribe(viewer)
-    await canvas.show("high", keyframe=True)
+    await canvas.show(name, keyframe=True)
+    return out, canvas, bridge, viewer
+
+
+async def test_the_old_rendition_goes_on_until_the_new_one_s_keyframe() -> None:
+    out, canvas, _, viewer = await watched("high")
     await canvas.show("high")
     viewer.rendition = RENDITIONS["low"]
     out.adapt(viewer)
@@ -103,10 +109,7 @@ async def test_the_old_rendition_goes_on_until_the_new_one_s_keyframe() -> None:
 
 
 async def test_who_changes_their_mind_before_the_keyframe_stays() -> None:
-    out, canvas, _ = distribution()
-    viewer = connection("high")
-    out.subscribe(viewer)
-    await canvas.show("high", keyframe=True)
+    out, canvas, _, viewer = await watched("high")
     for name in ("low", "medium", "high"):
         viewer.rendition = RENDITIONS[name]
         out.adapt(viewer)
@@ -116,10 +119,7 @@ async def test_who_changes_their_mind_before_the_keyframe_stays() -> None:
 
 
 async def test_sound_alone_ends_the_pictures_and_a_keyframe_begins_them_again() -> None:
-    out, canvas, _ = distribution()
-    viewer = connection("low")
-    out.subscribe(viewer)
-    await canvas.show("low", keyframe=True)
+    out, canvas, _, viewer = await watched("low")
     viewer.rendition = RENDITIONS["audio"]
     out.adapt(viewer)
     assert viewer.peer.stopped == 1
@@ -133,10 +133,7 @@ async def test_sound_alone_ends_the_pictures_and_a_keyframe_begins_them_again() 
 
 
 async def test_while_a_line_drains_nothing_is_sent_and_the_sound_moves_at_once() -> None:
-    out, canvas, bridge = distribution()
-    viewer = connection("high")
-    out.subscribe(viewer)
-    await canvas.show("high", keyframe=True)
+    out, canvas, bridge, viewer = await watched("high")
     viewer.rendition, viewer.peer.holds_pictures = RENDITIONS["low"], True
     out.adapt(viewer)
     assert canvas.sinks == {}

@@ -130,6 +130,9 @@ networks = st.sampled_from(
 )
 
 
+TRANSLATED = ipaddress.ip_network("::ffff:0:0:0/96")
+
+
 @functools.cache
 def granted_by(network: str) -> list[Any]:
     return [other for other in peers(tree(turn={"allowed_peers": [network]})) if str(other) != "10.0.0.1/32"]
@@ -140,7 +143,8 @@ def granted_by(network: str) -> list[Any]:
 def test_what_a_network_opens_elsewhere_is_what_it_opens_in_our_own_relay(network: str, address: Any) -> None:
     ours = PeerPolicy([parse_rule(network)], is_local=lambda _: False)
     opened = any(address in other for other in granted_by(network))
-    assert opened == ours.allows_address(str(address))
+    # A list of networks cannot look behind a notation: it denies the one that our own relay looks behind.
+    assert opened == (ours.allows_address(str(address)) and address not in TRANSLATED)
 
 
 def test_an_address_that_is_named_is_opened_whatever_it_is() -> None:

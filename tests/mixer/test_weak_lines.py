@@ -380,3 +380,16 @@ async def test_a_good_line_is_at_the_top_at_once(kind: Kind) -> None:
     assert viewer.rendition == "high"
     assert viewer.shown[0].at < 0.2  # joined to picture
     assert viewer.moves(1.0, 60.0) == 0
+
+
+async def test_who_agreed_to_tell_of_arrivals_and_does_not_is_called() -> None:
+    room = MixRoom(seed=13)
+    net = line()
+    viewer = await room.join("v", net)
+    viewer.kind = "reports"
+    await room.run(15.0)
+    assert viewer.rendition == "high"
+    net.rate_bps, net.queue_bytes = 150_000, 16_000
+    await room.run(30.0)
+    assert viewer.rendition == "low"
+    assert viewer.longest_freeze(15.0, 30.0) < 2.0

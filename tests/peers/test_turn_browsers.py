@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from mixer.config import TurnSettings
 from tests.browser import BrowserName, Page, launch
 from tests.peers.relays import Relayed
 from tests.peers.test_page import join, sees_motion
@@ -80,3 +81,19 @@ async def test_with_only_tls_open_the_page_gets_there_by_itself(relayed: Relayed
         assert [len(each) for each in urls] == [3, 3]
         assert all(f":{hole}?" in url for each in urls for url in each[:2])
         assert await page.evaluate(WAYS) == ["tls", "tls"]
+
+
+@pytest.mark.peer("certutil", "chromium")
+@pytest.mark.parametrize("relayed", ["embedded"], indirect=True)
+async def test_a_page_that_needs_no_relay_stays_within_its_quota(relayed: Relayed) -> None:
+    """A browser allocates by each URL, for each connection, on each interface, before it knows what it needs."""
+    async with launch("chromium", authority=relayed.authority) as page:
+        room = relayed.server.room("quota")
+        await join(page, f"{relayed.server.url}/r/{room}", "Anna")
+        await sees_motion(page)
+        text: bytes = relayed.server.call("GET", "/metrics", accept="text/plain")
+        figures = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+        held = float(figures["mosaique_relay_allocations"])
+        print(f"a page of Chromium's holds {held:.0f} allocations")
+        assert 0 < held <= TurnSettings().user_quota
+        assert not [name for name in figures if "quota" in name], figures

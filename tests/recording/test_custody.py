@@ -270,7 +270,7 @@ def test_the_package_stays_as_it_was_sealed(custody: Custody, archive: Archive, 
     assert info.checked == rfc3339(NOW_S)
 
 
-@pytest.mark.parametrize("spoil", ["change", "remove", "swap", "foreign", "garbage"])
+@pytest.mark.parametrize("spoil", ["change", "remove", "swap", "foreign", "replaced", "garbage"])
 def test_a_ledger_that_was_tampered_with_decides_nothing(
     custody: Custody, archive: Archive, store: LocalStore, kept: str, tmp_path: Path, spoil: str
 ) -> None:
@@ -297,6 +297,10 @@ def test_a_ledger_that_was_tampered_with_decides_nothing(
             now = custody.entries(info)[1]
             act = Release(recording=kept, number=4, time=rfc3339(NOW_S), by="mallory", previous=now.sha256)
             store.put(entry_key(info.key, 4), write_entry(act, key))
+        case "replaced":  # signed by us, in its place, and still not what the next entry follows
+            entry = read_entry(second.read_bytes(), custody.keys)
+            other = entry.act.model_copy(update={"reason": "another"})
+            second.write_bytes(write_entry(other, custody._signer))
         case "garbage":
             third.write_bytes(b"\xff{")
     with pytest.raises(BadEntry, match="can't be believed"):

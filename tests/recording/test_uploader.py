@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -446,3 +447,50 @@ def test_journal_outlives_its_process(tmp_path: Path) -> None:
     again.forget_all("second", "k")
     assert again.uploads("second") == set()
     again.close()
+
+
+def test_a_full_disk_does_not_stop_the_journal(tmp_path: Path) -> None:
+    """What is sent is what makes room: the journal must not be what waits for it."""
+    journal = UploadJournal(tmp_path / "j")
+    journal.begin("archive", "k", "u1")
+    (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")  # from here on: "database or disk is full"
+    parts = [SentPart(number, number * 5, 5, "ab" * 32, "t" * 500) for number in range(1, 100)]
+    for part in parts:
+        journal.sent("archive", "k", part)
+    assert journal.parts("archive", "k") == parts
+    assert journal.get("archive", "k") is not None
+    journal.close()
+    again = UploadJournal(tmp_path / "j")  # what did not reach the disk is sent again
+    assert again.parts("archive", "k") == parts[: len(again.parts("archive", "k"))]
+    again.close()
+
+
+def test_tracks_go_while_they_grow(
+    film: LongFilm, archive: Archive, archiving: Callable[..., Archiver]
+) -> None:
+    """A track is sent too, a part behind its end, so that recovery may cut it where it likes."""
+    store = MemoryStore()
+    archiver = archiving(store)
+    track = film.directory / "data/tracks/001.mkv"
+    track.parent.mkdir()
+    body = bytes(range(256)) * (4 * 8 * MEBI // 1024)
+    track.write_bytes(body[: 8 * MEBI])
+    archiver.step()
+    assert not store.unfinished
+    film.grow(1)
+    with track.open("ab") as file:
+        file.write(body)
+    archiver.step()
+    (parts,) = store.unfinished.values()
+    assert [len(data) for data in parts.values()] == [MIN_PART_BYTES]
+    film.close()
+    settle(archiver)
+    info = archive.get(film.directory.name)
+    assert (
+        object_sha256(store, info.key + "data/tracks/001.mkv") == hashlib.sha256(track_body(body)).hexdigest()
+    )
+
+
+def track_body(body: bytes) -> bytes:
+    return body[: 8 * MEBI] + body

@@ -213,11 +213,36 @@ async def test_search_by_what_is_known(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=x", "limit=1000", "state=lost", "from=yesterday", "cursor=nonsense", "sort=up"],
+    [
+        "limit=0",
+        "limit=x",
+        "limit=1000",
+        "state=lost",
+        "from=yesterday",
+        "cursor=nonsense",
+        "sort=up",
+        "only=lost",
+        "cursor=_________98",
+        "q=" + "a" * 300,
+        "participant=" + "é" * 300,
+        "room=" + "a" * 300,
+        "cursor=" + "A" * 300,
+    ],
 )
 async def test_wrong_queries_are_422(site: Site, query: str) -> None:
     problem = await site.refused(422, "GET", f"/v1/recordings?{query}")
     assert problem["errors"][0]["loc"] == ["query", query.partition("=")[0]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["%00", "..%2f..%2fetc", "%22*", "'%20OR%201=1", "NEAR(a%20b)", "a%ef%bf%bf", "%e2%80%a8", "é" * 200],
+)
+async def test_any_text_may_be_searched_for(site: Site, text: str) -> None:
+    assert site.archived
+    for name in ("q", "participant", "room"):
+        if name != "room" or len(text) <= 63:
+            await site.ok("GET", f"/v1/recordings?{name}={text}", token=ARCHIVIST)
 
 
 async def test_an_archivist_of_one_room_sees_that_room(site: Site) -> None:

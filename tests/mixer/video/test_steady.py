@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from mixer.video.steady import MAX_HOLD_S, Steady
+from mixer.video.steady import CALM_S, MAX_HOLD_S, Steady
 
 STEP = 3000  # 90 kHz, 30 pictures a second
 FREEZE_S = 1 / 30 + 0.150  # W3C webrtc-stats, freezeCount: so much above the usual pause is one
@@ -70,3 +70,22 @@ def test_another_clock_starts_afresh() -> None:
     for number in range(30 * 20):
         steady.hold(number * STEP, 1000 + number / 30)
     assert steady.hold_s == 0.0
+
+
+def test_after_many_losses_three_seconds_without_one_are_calm() -> None:
+    steady = Steady()
+    for pts, at in lossy(20, repair_s=0.2, share=0.1, seed=5):
+        steady.hold(pts, at)
+    assert steady.hold_s > 0.15
+    for number in range(600, 600 + round((CALM_S + 2.5) * 30)):
+        steady.hold(number * STEP + 123_456, number / 30 + 0.055)
+    assert steady.hold_s == 0.0, "two seconds to go back"
+
+
+def test_where_losses_are_seldom_the_hold_lasts_from_one_to_the_next() -> None:
+    steady, holds = Steady(), []
+    for number in range(30 * 30):
+        late_s = 0.15 if number % 90 == 0 else 0.0  # each three seconds
+        steady.hold(number * STEP, number / 30 + late_s)
+        holds.append(steady.hold_s)
+    assert min(holds[30 * 12 :]) > 0.13

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mixer.rtp.line import MAX_BPS, MIN_BPS
 from mixer.rtp.rtcp import ReportBlock
 from mixer.rtp.twcc import TransportFeedback
-from mixer.webrtc.downlink import Downlink, EchoedLine, TimedLine
+from mixer.webrtc.downlink import Downlink, TimedLine
+from mixer.webrtc.echoed_line import EchoedLine
 
 DELTA = st.one_of(st.none(), st.integers(0, 255), st.integers(-(2**15), 2**15 - 1))
 REPORTS = st.one_of(

@@ -204,15 +204,16 @@ def test_on_a_line_that_loses_much_a_repeat_goes_out_twice() -> None:
     first = sent[0].sequence
     out.repeat(22, (first,), 0.1)
     assert not out.repeats_again
-    lost = ReportBlock(22, round(0.1 * 256), 10, first + 100, 0, 0, 0)
-    for second in range(1, 5):
-        out.picture(unit(1 + second, pts=second * 90_000), second)
+    for second in range(1, 15):
+        lost = ReportBlock(22, round(0.1 * 256), 10 * second, first + 100 * second, 0, 0, 0)
+        out.picture(unit(2, pts=second * 90_000), second)
         out.reported((lost,), now=float(second), unix_s=0.0)
+    out.drain(14.9)  # what the slow line made wait
     before = len(sent)
-    out.repeat(22, (first,), 5.0)
+    out.repeat(22, (first,), 15.0)
     assert (len(sent) - before, out.repeats_again) == (1, True)
-    out.drain(5.0 + AGAIN_S - 0.001)
+    out.drain(15.0 + AGAIN_S - 0.001)
     assert len(sent) - before == 1, "not in the same burst"
-    out.drain(5.0 + AGAIN_S)
+    out.drain(15.0 + AGAIN_S)
     assert [packet.ssrc for packet in sent[before:]] == [33, 33]
     assert not out.repeats_again

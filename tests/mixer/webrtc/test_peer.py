@@ -23,7 +23,7 @@ from mixer.rtp.packet import parse_rtp
 from mixer.rtp.payload import h264, vp8
 from mixer.rtp.rtcp import Bye, ReceiverEstimatedMaxBitrate, ReceiverReport, write_rtcp
 from mixer.video.demand import Demand
-from mixer.webrtc.downlink import EchoedLine
+from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.feedback import SOUND_BPS
 from mixer.webrtc.outgoing import ntp_time
 from mixer.webrtc.peer import PeerFactory
