@@ -252,10 +252,10 @@ class TurnSettings(_Listener):
     allowed_peers: CommaList = ()
     realm: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,126}$")] = "mosaique"
     relay_ports: Ports = range(49152, 65536)  # RFC 8656 section 7.2: the dynamic ports
-    max_allocations: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    # A page has two connections, and a browser allocates for each by each of up to four URLs before it knows
-    # whether it needs a relay at all; for a moment, while it reconnects, twice that.
-    user_quota: Annotated[int, Field(ge=1, le=1000)] = 16
+    max_allocations: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    # A page has two connections, and a browser allocates for each by each of three URLs on each interface, before it
+    # knows whether it needs a relay at all: Chromium on a machine with two took 16 and was refused more (Nov 2026).
+    user_quota: Annotated[int, Field(ge=1, le=1000)] = 32
     max_kbps: Annotated[int, Field(ge=64, le=1_000_000)] = 4000  # three times the wire of `high`
 
     @property
