@@ -238,8 +238,8 @@ class Intake:
         return source in self._lanes
 
     def will_send_px(self, source: str, wanted: Demand) -> int | None:
-        """Pixels of its pictures once it is asked for ``wanted``. Who sends more than it is asked for goes on with that;
-        ``None``: it sends no picture.
+        """Pixels of its pictures once it is asked for ``wanted``. Who sends more than it is asked for goes on with
+        that; ``None``: it sends no picture.
         """
         lane = self._lanes.get(source)
         if lane is None:
