@@ -8,13 +8,12 @@ import pytest
 
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio
-from mixer.rtp.line import LineState
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.payload import vp8
 from mixer.rtp.red import parse_red
 from mixer.rtp.twcc import TransportFeedback
 from mixer.webrtc.answer import TRANSPORT_CC, negotiate
-from mixer.webrtc.mix import AGAIN_LOSS, AGAIN_S, MixOut
+from mixer.webrtc.mix import AGAIN_S, MixOut
 from mixer.webrtc.offer import parse_offer
 from tests.mixer.webrtc.test_answer import video_offer
 
