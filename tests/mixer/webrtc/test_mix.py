@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import pytest
-
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.payload import vp8
 from mixer.rtp.red import parse_red
+from mixer.rtp.rtcp import ReportBlock
 from mixer.rtp.twcc import TransportFeedback
 from mixer.webrtc.answer import TRANSPORT_CC, negotiate
 from mixer.webrtc.mix import AGAIN_S, MixOut
@@ -199,7 +198,7 @@ def test_lost_sound_is_repeated_where_that_was_agreed() -> None:
     assert len(none) == 1
 
 
-def test_on_a_line_that_loses_much_a_repeat_goes_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_line_that_loses_much_a_repeat_goes_out_twice() -> None:
     out, sent = mix(WITH_REPORTS)
     out.picture(unit(1, pts=0, keyframe=True), 0.0)
     first = sent[0].sequence
