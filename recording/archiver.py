@@ -332,6 +332,7 @@ def run(
     with WriterLock(spool / ".archiver"):
         rows = Index(index)
         archiver = Archiver(spool, first, rows, second=second, orphan_after_s=orphan_after_s)
+        _look_at([store for store in (first, second) if store is not None])
         copying = _second_thread(archiver, stop, poll_s)
         report = Report(spool, places or Places(first=Place(folder=str(archive))))
         try:
@@ -349,6 +350,21 @@ def run(
             if copying is None or not copying.is_alive():  # else it ends with the process
                 archiver.close()
             rows.close()
+
+
+def _look_at(stores: Sequence[ObjectStore]) -> None:
+    """Ask the stores what they can do, at the start, so that the log tells an operator at once what is wrong. A daemon:
+    a store that is away now is no reason to wait, it is asked again when it is needed.
+    """
+
+    def ask() -> None:
+        for store in stores:
+            try:
+                _ = store.capabilities
+            except StoreError as error:
+                _log.error("store_not_ready", detail=str(error))
+
+    threading.Thread(target=ask, name="store probe", daemon=True).start()
 
 
 def _second_thread(archiver: Archiver, stop: threading.Event, poll_s: float) -> threading.Thread | None:

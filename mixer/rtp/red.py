@@ -98,6 +98,7 @@ class RedUnpacker:
         self._highest = 0
         self._seen = 0  # bit n: the packet n before the highest has come; all set before the first
         self._stamps = [0] * _WINDOW  # timestamps of those that came, by sequence number
+        self._step = 0  # between neighbours, the least that was seen: a packet's length; 0 while unknown
         self.recovered = 0
 
     def unpack(self, packet: RtpPacket) -> list[RtpPacket]:
@@ -144,7 +145,11 @@ class RedUnpacker:
             self._ssrc, self._highest, self._seen = packet.ssrc, sequence, (1 << _WINDOW) - 1
             # what was before the first counts as come, and not as older: no block of theirs finds a place
             self._stamps = [packet.timestamp] * _WINDOW
+            self._step = 0
         elif ahead <= _MAX_AHEAD:
+            if ahead == 1 and self._seen & 1:
+                length = (packet.timestamp - self._stamps[(sequence - 1) % _WINDOW]) & 0xFFFFFFFF
+                self._step = min(self._step or length, length)
             self._seen = (self._seen << ahead | 1) & ((1 << _WINDOW) - 1)
             self._highest = sequence
         else:
@@ -164,7 +169,8 @@ class RedUnpacker:
                 newer_back, newer = back, age
                 continue
             step, uneven = divmod(age - newer, back - newer_back)
-            if step and not uneven and not (offset - newer) % step:
+            # a pause among the lost makes longer steps, and even ones of them by chance
+            if step and not uneven and step == (self._step or step) and not (offset - newer) % step:
                 return newer_back + (offset - newer) // step
             return place if newer_back < place < back else 0
         return 0

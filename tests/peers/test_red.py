@@ -97,5 +97,5 @@ async def test_lost_sound_is_found_in_the_next_packet(site: tuple[str, LossyPeer
     # most of all, leaves out a quarter.
     found = set(lost) & peer.repeated
     assert len(found) > len(lost) / 3, "RED is in use"
-    assert found <= set(heard)
+    assert found <= set(heard), (len(found), len(found - set(heard)), peer.stats())
     assert peer.stats()["recovered"] >= len(found)

@@ -49,6 +49,11 @@ async def test_recorded_into_a_bucket_encrypted_and_copied(tmp_path: Path) -> No
             "archive.second_url": f"file:{tmp_path}/copies",
         }
         with serving(tmp_path / "server", settings) as server:
+            for _ in range(50):  # nobody has recorded anything yet
+                if "store_probed" in server.log.read_text():
+                    break
+                await asyncio.sleep(0.2)
+            assert "store_probed" in server.log.read_text(), "what the store can do is found out at the start"
             recording = await record(server, 6.0)
             film = await asyncio.to_thread(fetch_in_ranges, server, f"/v1/recordings/{recording}/media")
             assert film[4:8] == b"ftyp"

@@ -206,3 +206,26 @@ def test_five_percent_of_bursts_shrink_by_more_than_half(burst: Burst | None, mo
         heard |= {p.payload for arrived in line.receive(number * 0.02) for p in take.unpack(arrived)}
     heard |= {p.payload for arrived in line.receive(1e9) for p in take.unpack(arrived)}
     assert (count - len(heard)) / count < most
+
+
+def test_a_pause_among_the_lost_moves_no_repetition() -> None:
+    """Two lost in a row, then a pause: by chance the time between those that came divides into equal steps."""
+    out = unpacker()
+    stamps = {
+        10: 0,
+        11: 960,
+        12: 1920,
+        13: 2880,
+        14: 2880 + 4 * 960,
+    }  # 14 comes after a pause of three packets
+
+    def sent(number: int) -> RtpPacket:
+        before = stamps.get(number - 1)
+        blocks = [Block(OPUS, stamps[number] - before, b"%d" % (number - 1))] if before is not None else []
+        payload = red(*blocks, Block(OPUS, 0, b"%d" % number))
+        return RtpPacket(RED, False, number, stamps[number], 1, payload, (), {})
+
+    for number in (10, 11):
+        out.unpack(sent(number))
+    found = out.unpack(sent(14))
+    assert [(p.sequence, p.timestamp, p.payload) for p in found] == [(13, 2880, b"13"), (14, 6720, b"14")]
