@@ -26,7 +26,8 @@ MOST_CONCEALED = {"chromium": 0.03, "firefox": 0.07}
 
 SOUND = """(async () => {
   const found = {received: 0, concealed: 0, nacks: 0, resent: 0, codecs: []};
-  for (const pc of window.connections) if (pc.connectionState === "connected") {
+  // one that misses an answer in a burst says "disconnected" for a moment, and goes on
+  for (const pc of window.connections) if (["connected", "disconnected"].includes(pc.connectionState)) {
     const all = await pc.getStats();
     for (const one of all.values()) if (one.kind === "audio") {
       if (one.type === "inbound-rtp") {
