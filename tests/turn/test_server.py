@@ -201,7 +201,7 @@ def test_noise_over_udp_gets_silence_and_changes_nothing(relay: Running, echo: E
 def test_an_allocation_in_use_loses_nothing_in_a_flood(relay: Running, echo: Echo, flood: str) -> None:
     """At another's door, some 20,000 a second; memory stays where it was.
 
-    Not faster: beyond its backlog (``net.core.netdev_max_backlog``) the kernel itself drops what it likes on the loopback.
+    Not faster: beyond its backlog (``net.core.netdev_max_backlog``) the kernel itself drops what it likes.
     """
     before_mb = relay.pss_mb()
     stop = threading.Event()
