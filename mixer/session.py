@@ -268,13 +268,10 @@ class Session:
         refused = frozenset(entry.id for entry in self._roster.values() if not entry.recorded)
         willing = [source for source in sources if source.id.removesuffix(SCREEN_SUFFIX) not in refused]
         self._journal.sources(willing)
-        tiles: tuple[Tile, ...] | None = None
-        if refused and self._recording.live:
-            tiles = arrange(self._held, willing, self._recorded_speaker)
-            self._canvas.set_apart(self._held, tiles, willing)
+        apart = bool(refused) and self._recording.live
+        tiles = arrange(self._held, willing, self._recorded_speaker) if apart else None
+        self._canvas.set_apart(self._held, tiles, willing)
         self._recording.leave_out(refused)
-        if tiles is None:
-            self._canvas.set_apart(self._held, None)
         return tiles or ()
 
     def _ask_senders(self) -> None:
