@@ -19,7 +19,7 @@ from typing import Final
 from recording.durable import make_folder, sync_folder
 from recording.errors import LockRefused, ObjectExists, ObjectMissing, StoreError
 from recording.keys import package_prefix, safe_key, safe_prefix
-from recording.local_uploads import NO_LINK, LocalUploads
+from recording.local_uploads import NO_LINK, LocalUploads, linked
 from recording.store import CHUNK_BYTES, Capabilities, ObjectInfo, Part, PendingUpload
 
 _INCOMING: Final = ".incoming"
@@ -164,13 +164,7 @@ class LocalStore:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno in NO_LINK:
-                return False
-            raise
-        return True
+        return linked(source, target)
 
     def _copied(self, source: Path | bytes, target: Path) -> None:
         temporary = self._root / _INCOMING / secrets.token_hex(16)

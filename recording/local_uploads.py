@@ -39,7 +39,7 @@ class LocalUploads:
         upload = secrets.token_hex(16)
         folder = self._root / upload
         folder.mkdir(mode=0o700)
-        if source is None or not _linked(source, folder / "content"):
+        if source is None or not linked(source, folder / "content"):
             (folder / "content").touch(mode=0o600)
         write_whole(folder / "parts", b"")
         write_whole(folder / "key", safe_key(key).encode())
@@ -108,9 +108,10 @@ class LocalUploads:
         raise UploadMissing(f"there is no unfinished upload {upload} of {key}")
 
 
-def _linked(source: Path, content: Path) -> bool:
+def linked(source: Path, target: Path) -> bool:
+    """Give ``source`` a second name; False where the file system cannot. Raises OSError."""
     try:
-        os.link(source, content)
+        os.link(source, target)
     except OSError as error:
         if error.errno in NO_LINK:
             return False
