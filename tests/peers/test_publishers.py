@@ -22,7 +22,9 @@ async def test_colours_in_their_tiles_and_tones_in_the_right_ears(server: Server
     room = server.room("publishers")
     first, second = server.enter(room, name="ffmpeg"), server.enter(room, name="GStreamer")
     guest = server.enter(room, "viewer")
-    whip, whep = f"{server.url}/whip/{room}", f"{server.url}/whep/{room}"
+    whip = f"{server.url}/whip/{room}"
+    # `auto` may send a smaller picture, and the tiles are elsewhere in that
+    whep = f"{server.url}/whep/{room}?rendition=high"
     with (
         publishers.ffmpeg(whip, first["token"], tmp_path / "ffmpeg.log", rgb=ORANGE, tone_hz=FFMPEG_HZ) as ff,
         publishers.gstreamer(whip, second["token"], tmp_path / "gst.log", rgb=TEAL, tone_hz=GST_HZ) as gst,

@@ -270,15 +270,22 @@ async def test_tracks_go_on_in_a_second_file_when_the_rooms_process_is_killed(
 # --- real browsers
 
 
+def at_its_largest(seen: dict[str, Any]) -> bool:
+    """A browser on a busy machine starts small in its largest layer too, or leaves it for seconds."""
+    return seen["layer"] == "f" and seen["height"] > 650
+
+
 @pytest.mark.parametrize("name", BROWSERS)
 async def test_a_browsers_layers_come_one_after_the_other_in_one_file(
     server: Server, tmp_path: Path, name: BrowserName
 ) -> None:
     """Each layer has clocks and sizes of its own; the track is what the room looked at, and it goes on."""
     async with publishing(server, name, LAYERS) as room:
-        await room.until(lambda seen: seen["layer"] == "f", "at its largest layer", 40)
+        await room.until(at_its_largest, "at its largest layer", 60)
         started = server.call("POST", f"/v1/rooms/{room.name}/recordings", {"tracks": True})
         await until_kept(server, room.name, 150)
+        await room.until(at_its_largest, "still at its largest layer", 60)
+        await until_kept(server, room.name, await asyncio.to_thread(frames_kept, server, room.name) + 150)
         await room.show(240)
         await room.until(lambda seen: seen["layer"] == "h", "at the middle layer", 15)
         await until_kept(server, room.name, await asyncio.to_thread(frames_kept, server, room.name) + 150)
@@ -296,7 +303,7 @@ async def test_a_browsers_layers_come_one_after_the_other_in_one_file(
         seen = [(float(frame.time or 0), frame.height) for frame in media.decode(video=0)]
     with av.open(io.BytesIO(content["data/tracks/001.mka"])) as media:
         heard = [float(frame.time or 0) for frame in media.decode(audio=0)]
-    assert seen[0][1] > 650
+    assert max(height for _, height in seen) > 650
     assert 300 < seen[-1][1] <= 360
     gaps = [after - before for (before, _), (after, _) in itertools.pairwise(seen)]
     assert max(gaps) < 5.0, (
