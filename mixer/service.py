@@ -18,7 +18,6 @@ import structlog
 from aiohttp import web
 
 from mixer import protocol
-from mixer.config import ArchiveSettings, Settings
 from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.events import EventHub
 from mixer.host.process import ProcessHost
@@ -27,6 +26,7 @@ from mixer.priority import lower
 from mixer.registry import DeskState, Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
+from mixer.settings import ArchiveSettings, Settings
 from recording.archive import Archive
 from recording.errors import EndpointRefused, RecordingLive, StoreError, WrongState
 from recording.holdings import Holdings
@@ -179,7 +179,7 @@ class KeeperThread:
 async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     """The whole service, up: yields the base URLs it listens on, drains at the end.
 
-    ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
+    ``settings`` went through ``kept_secrets.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
     places = settings.archive.places()
     try:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from mixer.config import Settings, TurnSettings
 from mixer.http.auth import VIEWER
 from mixer.http.bodies import json_response
 from mixer.http.routing import CALLER, Route, json_answer
@@ -18,6 +17,7 @@ from mixer.registry import Caller
 from mixer.relay import Listening, Relay
 from mixer.relay_book import RelayBook
 from mixer.relay_config import tls_ports
+from mixer.settings import Settings, TurnSettings
 from turn import credentials
 
 TTL_S: Final = (

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from mixer import relay
-from mixer.config import Settings
 from mixer.errors import ConfigError
 from mixer.protocol import MediaSocket
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
 from mixer.relay_config import configuration, free_ports, relay_addresses
+from mixer.settings import Settings
 from turn.settings import parse_settings
 
 FAKE = Path(__file__).parents[1] / "fakes" / "relay.py"

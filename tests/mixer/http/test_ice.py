@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mixer.config import Settings
 from mixer.http.ice import TTL_S, IceServers
 from mixer.relay import Listening
 from mixer.relay_book import RelayBook
+from mixer.settings import Settings
 from tests.mixer.http.site import OFFER, SDP, Site, token
 
 
