@@ -22,8 +22,9 @@ from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.events import EventHub
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
+from mixer.live_recordings import DeskState
 from mixer.priority import lower
-from mixer.registry import DeskState, Registry
+from mixer.registry import Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
 from mixer.settings import ArchiveSettings, Settings
@@ -48,7 +49,7 @@ KEEPER_NICE: Final = 15  # nobody waits for it
 
 
 class ArchiveDesk:
-    """The archive's front office for the registry (``registry.RecordingDesk``)."""
+    """The archive's front office for the registry (``live_recordings.RecordingDesk``)."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive

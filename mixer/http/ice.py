@@ -13,10 +13,10 @@ from aiohttp import web
 from mixer.http.auth import VIEWER
 from mixer.http.bodies import json_response
 from mixer.http.routing import CALLER, Route, json_answer
-from mixer.registry import Caller
 from mixer.relay import Listening, Relay
 from mixer.relay_book import RelayBook
 from mixer.relay_config import tls_ports
+from mixer.sessions import Caller
 from mixer.settings import Settings, TurnSettings
 from turn import credentials
 
