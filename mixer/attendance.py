@@ -158,5 +158,5 @@ class Attendance:
         participant = room.participant(participant_id)
         theirs = self._sessions.of(room.name, participant_id)
         self._sessions.drop_all(theirs, asyncio.get_running_loop().time())
-        self._book.removed(participant_id)
+        self._book.removed(participant_id, self._now().timestamp())
         await self.forget(room, participant, "removed by a moderator")
