@@ -147,8 +147,9 @@ class KeeperThread:
         self._loop = asyncio.get_running_loop()
         self._hub = hub
         self._keeper = Keeper(
-            holdings.custody, holdings.audit, holdings.store, holdings.index, policy, damaged=self._damaged
-        )
+            holdings.custody, holdings.audit, holdings.store, holdings.index, policy,
+            catch_up=holdings.catch_up, damaged=self._damaged,
+        )  # fmt: skip
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="archive keeper", daemon=True)
 
