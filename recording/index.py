@@ -156,11 +156,12 @@ class Index:
                 return
             db.execute(
                 "UPDATE recordings SET state = 'archived', started = ?, started_ms = ?, ended = ?, duration_s = ?,"
-                " size = ?, sha256 = ?, complete = ?, reason = ?, participants = ?, seal_sha256 = ?,"
+                " size = ?, sha256 = ?, complete = ?, reason = ?, participants = ?, seal_sha256 = ?, loudness = ?,"
                 " checked_ms = max(checked_ms, ?) WHERE id = ?",
                 (
                     seal.started, milliseconds(seal.started), seal.ended, seal.duration_s, seal.size, seal.sha256,
                     seal.complete, seal.reason, participants, seal_sha256,
+                    None if seal.loudness is None else seal.loudness.model_dump_json(),
                     milliseconds(seal.ended),  # what is archived has been read back
                     seal.id,
                 ),
@@ -347,7 +348,8 @@ def _json(fact: HoldInfo | DeletionInfo) -> str:
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
     """The tables of this version. Rows of an older one are kept, for they tell of recordings that are still in the
-    spool; what a ledger says comes with the next `mosaique archive reindex`, and there were no ledgers before."""
+    spool; what they know nothing of (version 1: ledgers, of which there were none; 2: loudness) comes with the next
+    `mosaique archive reindex`."""
     old: list[dict[str, Any]] = []
     if version:
         old = [dict(row) for row in db.execute("SELECT * FROM recordings")]
@@ -355,8 +357,9 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
         db.execute("DROP TABLE recordings_text")
     for statement in SCHEMA.strip().split(";\n"):
         db.execute(statement)
-    for row in old:
-        row |= {"rowid": rowid_of(row["id"]), "checked_ms": milliseconds(row["ended"] or row["created"])}
+    for kept in old:
+        since_ms = milliseconds(kept["ended"] or kept["created"])
+        row = {"rowid": rowid_of(kept["id"]), "checked_ms": since_ms, **kept}  # version 1 had neither
         names = ", ".join(row)
         marks = ", ".join("?" * len(row))
         db.execute(f"INSERT INTO recordings ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608

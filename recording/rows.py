@@ -19,7 +19,7 @@ from ulid import ULID
 
 from recording.errors import BadQuery
 from recording.keys import from_rfc3339, rfc3339
-from recording.package import Stay
+from recording.package import Loudness, Stay
 
 State = Literal["recording", "paused", "sealing", "archived", "incomplete", "failed", "deleted"]
 STATES: Final[tuple[State, ...]] = get_args(State)
@@ -27,7 +27,7 @@ Only = Literal["held", "expired", "damaged"]
 ONLY: Final[tuple[Only, ...]] = get_args(Only)
 
 MAX_LIMIT: Final = 200
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _ROWID_SHIFT: Final = 128 - 63  # SQLite's rowid has 63 bits and a sign
 _WORD: Final = re.compile(r"[^\W_]+")
 
@@ -53,6 +53,7 @@ CREATE TABLE recordings (
     software TEXT NOT NULL,
     participants TEXT NOT NULL DEFAULT '[]',
     seal_sha256 TEXT,
+    loudness TEXT,
     hold TEXT,
     retention TEXT,
     retention_ms INTEGER,
@@ -125,6 +126,7 @@ class RecordingInfo:
     software: str
     participants: tuple[Stay, ...]
     seal_sha256: str | None
+    loudness: Loudness | None
     hold: HoldInfo | None
     retention: str | None
     checked: str | None
@@ -151,6 +153,9 @@ def read_row(row: sqlite3.Row) -> RecordingInfo:
     fields["participants"] = tuple(Stay(**stay) for stay in json.loads(fields["participants"]))
     fields["tracks"] = bool(fields["tracks"])
     fields["complete"] = None if fields["complete"] is None else bool(fields["complete"])
+    fields["loudness"] = (
+        None if fields["loudness"] is None else Loudness.model_validate_json(fields["loudness"])
+    )
     fields["hold"] = None if fields["hold"] is None else HoldInfo(**json.loads(fields["hold"]))
     fields["deleted"] = None if fields["deleted"] is None else DeletionInfo(**json.loads(fields["deleted"]))
     fields["damaged"] = tuple(json.loads(fields["damaged"]))

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from mixer.events import EventHub
 from mixer.http.auth import ARCHIVIST, covers, one_of, require_room
 from mixer.http.bodies import json_response, read_model, validate_query
-from mixer.http.holdings import Desk, public
+from mixer.http.holdings import RECORDING, Desk, public
 from mixer.http.routing import CALLER, OBJECT, Answer, Query, Route, json_answer
 from recording import audit
 from recording.errors import Bound, RecordingMissing
@@ -83,7 +83,7 @@ class CustodyRoutes:
         """The table."""
         one = "/v1/recordings/{id}"
         tag = "archive"
-        info = json_answer(200, "The recording", OBJECT)
+        info = json_answer(200, "The recording", RECORDING)
         return [
             Route(
                 "PUT", one + "/hold", self._hold, "Place a legal hold: nothing may be deleted", tag, ARCHIVIST, (info,),

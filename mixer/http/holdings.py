@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
 from aiohttp import web
@@ -35,13 +35,67 @@ from recording.errors import (
     WrongState,
 )
 from recording.holdings import Holdings
-from recording.rows import RecordingInfo
+from recording.rows import STATES, RecordingInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_AGAIN_S: Final = 900.0  # a player asks for hundreds of ranges: one line says that somebody watched
 _REMEMBERED: Final = 4096  # readers; past that the oldest is told of once more
+
+
+_TEXT: Final = {"type": "string"}
+_MAYBE_TEXT: Final = {"type": ["string", "null"]}
+_MOMENT: Final = {"type": "string", "format": "date-time"}
+_MAYBE_MOMENT: Final = {"type": ["string", "null"], "format": "date-time"}
+_MAYBE_OBJECT: Final = {"type": ["object", "null"]}
+
+
+def _measure(description: str, *, always: bool = False) -> dict[str, Any]:
+    return {"type": "number" if always else ["number", "null"], "description": description}
+
+
+# What `public` tells of a recording.
+RECORDING: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "required": ["id", "room", "state", "duration", "size", "sha256", "participants", "retention", "hold", "loudness"],
+    "properties": {
+        "id": _TEXT,
+        "room": _TEXT,
+        "state": {"type": "string", "enum": list(STATES)},
+        "created": _MOMENT,
+        "started": _MOMENT,
+        "ended": _MAYBE_MOMENT,
+        "duration": _measure("Seconds, of the film"),
+        "size": {"type": ["integer", "null"], "description": "Bytes, of the film"},
+        "sha256": {**_MAYBE_TEXT, "description": "Of the film, hex"},
+        "complete": {"type": ["boolean", "null"], "description": "Closed in order, and nothing lost on the way"},
+        "reason": {**_TEXT, "description": "Why it is not complete, or not archived yet; empty when all is well"},
+        "note": _TEXT,
+        "tracks": {"type": "boolean", "description": "Each participant's own tracks are kept, too"},
+        "language": _TEXT,
+        "participants": {"type": "array", "items": {"type": "object"}},
+        "retention": {**_MAYBE_OBJECT, "properties": {"until": _MOMENT}},
+        "loudness": {
+            **_MAYBE_OBJECT,
+            "description": "As measured (EBU R128); the sound is left as it was. Null: no sound, or not archived yet",
+            "properties": {
+                "integrated_lufs": _measure("Programme loudness, LUFS; null for silence"),
+                "range_lu": _measure("Loudness range, LU", always=True),
+                "true_peak_dbtp": _measure("Highest true peak, dBTP; null for silence"),
+            },
+        },
+        "hold": {**_MAYBE_OBJECT, "properties": {"reason": _TEXT, "by": _TEXT, "since": _MOMENT}},
+        "checked": {**_MAYBE_MOMENT, "description": "When every byte was last read again"},
+        "damaged": {"type": "array", "items": _TEXT, "description": "Files that were not as sealed then"},
+        "deleted": {**_MAYBE_OBJECT, "properties": {"time": _MOMENT, "by": _TEXT, "reason": _TEXT}},
+    },
+}  # fmt: skip
+RECORDINGS: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "required": ["items", "cursor"],
+    "properties": {"items": {"type": "array", "items": RECORDING}, "cursor": _MAYBE_TEXT},
+}
 
 
 class Desk:
@@ -105,6 +159,7 @@ def public(info: RecordingInfo) -> dict[str, Any]:
         "language": info.language,
         "participants": [stay.model_dump(mode="json") for stay in info.participants],
         "retention": None if info.retention is None else {"until": info.retention},
+        "loudness": None if info.loudness is None else info.loudness.model_dump(mode="json"),
         "hold": None if hold is None else {"reason": hold.reason, "by": hold.by, "since": hold.since},
         "checked": info.checked,
         "damaged": list(info.damaged),

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from mixer.http.auth import ARCHIVIST, MODERATOR, one_of, require, require_room
 from mixer.http.bodies import json_response, read_model, validate_query
-from mixer.http.holdings import Desk, public, translated
+from mixer.http.holdings import RECORDING, RECORDINGS, Desk, public, translated
 from mixer.http.routing import CALLER, OBJECT, Query, Route, json_answer
 from mixer.registry import Registry
 from recording import rows
@@ -98,7 +98,7 @@ class RecordingRoutes:
     def routes(self) -> list[Route]:
         """The table."""
         one = "/v1/recordings/{id}"
-        info = json_answer(200, "The recording", OBJECT)
+        info = json_answer(200, "The recording", RECORDING)
         tag = "recordings"
         return [
             Route(
@@ -108,11 +108,12 @@ class RecordingRoutes:
             ),
             Route(
                 "PATCH", one, self._change, "Pause, resume or stop a live recording; or give one another note", tag,
-                _KEEPERS, (info,), body={_JSON: RecordingChange}, errors=(409, 503),
+                _KEEPERS, (json_answer(200, "Its id and state; with another note the recording", OBJECT),),
+                body={_JSON: RecordingChange}, errors=(409, 503),
             ),
             Route(
                 "GET", "/v1/recordings", self._search, "Search recordings, newest first", tag, ARCHIVIST,
-                (json_answer(200, "items, and the cursor of the next page or null", OBJECT),), query=_QUERY,
+                (json_answer(200, "items, and the cursor of the next page or null", RECORDINGS),), query=_QUERY,
             ),
             Route("GET", one, self._read, "Read a recording", tag, _KEEPERS, (info,)),
         ]  # fmt: skip

@@ -12,7 +12,8 @@ from ulid import ULID
 from recording.errors import BadQuery, RecordingLive, RecordingMissing, WrongState
 from recording.index import TRANSITIONS, Index
 from recording.keys import rfc3339
-from recording.package import Description, Seal, SealedFile, Stay
+from recording.ledger import Standing
+from recording.package import Description, Loudness, Seal, SealedFile, Stay
 from recording.rows import STATES, Query
 
 T0 = 1_800_000_000.0
@@ -33,6 +34,42 @@ def sealed(description: Description, *names: str) -> Seal:
         size=5, sha256="0" * 64, files=(SealedFile(path="x", size=1, sha256="0" * 64),),
         participants=tuple(Stay(id=n, name=n, joined=description.created, left=None) for n in names),
     )  # fmt: skip
+
+
+def test_loudness_is_kept_as_it_was_sealed(index: Index) -> None:
+    loud, silent, mute = describe(0), describe(1), describe(2)
+    measured = Loudness(integrated_lufs=-23.4, range_lu=5.1, true_peak_dbtp=-1.5)
+    index.archived(sealed(loud).model_copy(update={"loudness": measured}), "0" * 64)
+    index.archived(sealed(silent).model_copy(update={"loudness": Loudness(range_lu=0.0)}), "0" * 64)
+    index.archived(sealed(mute), "0" * 64)
+    assert index.get(loud.id).loudness == measured
+    assert index.get(silent.id).loudness == Loudness(range_lu=0.0)
+    assert index.get(mute.id).loudness is None
+
+
+def test_an_index_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    before = Index(path)
+    # Two of one millisecond whose places collide: the second one's row is not where its id says.
+    first, second = (describe(0), describe(0).model_copy(update={"room": "other"}))
+    second = second.model_copy(update={"id": first.id[:-2] + ("AA" if first.id[-2:] != "AA" else "BB")})
+    for description in (first, second):
+        before.archived(sealed(description, "Ann"), "0" * 64)
+    standing = Standing(until=rfc3339(T0 + 1e9), checked=rfc3339(T0 + 9e5), retained=True, number=3)
+    before.stand(second.id, standing)
+    rows = before._connection.execute(
+        "SELECT rowid, checked_ms, ledger FROM recordings ORDER BY 1"
+    ).fetchall()
+    known = [before.get(description.id) for description in (first, second)]
+    before._connection.execute("ALTER TABLE recordings DROP COLUMN loudness")
+    before._connection.execute("PRAGMA user_version = 2")
+    before.close()
+    after = Index(path)
+    assert [after.get(description.id) for description in (first, second)] == known
+    kept = after._connection.execute("SELECT rowid, checked_ms, ledger FROM recordings ORDER BY 1").fetchall()
+    assert [tuple(row) for row in kept] == [tuple(row) for row in rows]
+    assert [info.id for info in after.search(Query(q="ann")).recordings] == [second.id, first.id]
+    after.close()
 
 
 def test_one_live_recording_a_room(index: Index) -> None:

@@ -21,7 +21,7 @@ from mixer.settings import Settings
 from recording.archiver import Archiver
 from recording.holdings import Holdings
 from recording.local import LocalStore
-from recording.package import CLOSED, MEDIA, TIMELINE, Summary, write_model
+from recording.package import CLOSED, MEDIA, TIMELINE, Loudness, Summary, write_model
 from recording.store import ObjectStore
 from tests.contracts import room_host
 from tests.fakes.host import MemoryHost
@@ -97,6 +97,7 @@ class Site:
             size=len(film),
             sha256=hashlib.sha256(film).hexdigest(),
             complete=True,
+            loudness=Loudness(integrated_lufs=-23.4, range_lu=5.1, true_peak_dbtp=-1.5),
         )
         write_model(recording.directory / CLOSED, summary)
         self.archive.set_state(recording.id, "sealing")

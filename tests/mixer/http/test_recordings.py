@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from mixer.http.holdings import RECORDING
 from tests.mixer.http.site import FILM, Site, token
 
 ARCHIVIST = token("archivist", room="*")
@@ -67,6 +68,10 @@ async def test_what_is_known_of_an_archived_one(site: Site) -> None:
     assert info["sha256"] == hashlib.sha256(FILM).hexdigest()
     assert info["participants"][0]["name"] == "Ann"
     assert (info["retention"], info["hold"], info["note"]) == (None, None, "council meeting")
+    assert set(info) == set(RECORDING["properties"]), "what OpenAPI says"
+    assert info["loudness"] == {"integrated_lufs": -23.4, "range_lu": 5.1, "true_peak_dbtp": -1.5}
+    found = await site.ok("GET", "/v1/recordings", token=ARCHIVIST)
+    assert [item["loudness"] for item in found["items"] if item["id"] == site.archived] == [info["loudness"]]
 
 
 # --- media -------------------------------------------------------------------------------------------------

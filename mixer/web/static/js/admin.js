@@ -97,13 +97,14 @@ function render() {
 	$("record").textContent = t(state ? "record_stop" : "record_start");
 	$("pause").textContent = t(state === "paused" ? "event_resume" : "event_pause");
 	$("pause").hidden = !state;
+	$("tracks").disabled = state;
 }
 
 const changeRecording = state => api.call("PATCH", `/v1/recordings/${current.recording.id}`, {state});
 
 async function record() {
 	if (current.recording) await changeRecording("stopped");
-	else await api.call("POST", `${current.path}/recordings`, {note: $("note").value});
+	else await api.call("POST", `${current.path}/recordings`, {note: $("note").value, tracks: $("tracks").checked});
 	await refresh(current);
 }
 

@@ -9,6 +9,7 @@ const STATES = ["recording", "paused", "sealing", "archived", "incomplete", "fai
 const ONLY = ["held", "expired", "damaged"];
 const LISTED = ["join", "leave", "rename", "mute", "unmute", "share", "unshare", "speaker", "layout", "pause", "resume", "gap", "notice", "end"];
 const LOOKS = {archived: "good", failed: "bad", incomplete: "bad", recording: "recording"};
+const LOUD = [["integrated_lufs", "LUFS"], ["true_peak_dbtp", "dBTP"], ["range_lu", "LU"]];
 const MAX_REASON = 1000, MAX_NOTE = 2000;
 
 let api;
@@ -36,7 +37,7 @@ async function search(more) {
 	if (!more) $("found").replaceChildren();
 	$("found").append(...page.items.map(item => h("tr", {},
 		h("th", {scope: "row"}, h("a", {href: `#id=${item.id}`}, when(item.started))), h("td", item.room),
-		h("td.number", clock(item.duration)), h("td.number", megabytes(item.size)), h("td", badges(item)), h("td.note-cell", item.note))));
+		h("td.number", clock(item.duration)), h("td.number", megabytes(item.size)), h("td", badges(item)), h("td", item.note))));
 	next = page.cursor;
 	$("more").hidden = !next;
 	$("none").hidden = $("found").children.length > 0;
@@ -79,11 +80,12 @@ const facts = entries => Object.entries(entries).filter(([, fact]) => fact).flat
 
 function render() {
 	if (!shown) return;
-	const {deleted, hold, retention, damaged} = shown;
+	const {deleted, hold, loudness, retention, damaged} = shown;
 	const who = id => shown.participants.find(person => person.id === id)?.name;
 	$("detail-title").textContent = shown.room;
 	$("facts").replaceChildren(...facts({
 		state: badges(shown), recorded: when(shown.started), duration: clock(shown.duration), file_size: megabytes(shown.size),
+		loudness: loudness && LOUD.map(([name, unit]) => loudness[name] != null && `${number(loudness[name], 1)} ${unit}`).filter(Boolean).join(", "),
 		people: shown.participants.map(({name}) => name).join(", "), note: shown.note, "SHA-256": shown.sha256,
 		deleted_by: deleted && `${deleted.by}, ${when(deleted.time)}: ${deleted.reason}`,
 	}));
@@ -103,18 +105,18 @@ function seek(seconds) {
 	attempt(() => $("player").play());
 }
 
+const cues = () => [...$("chapter-track").track.cues ?? []];
+
 function listChapters() {
-	const cues = [...$("chapter-track").track.cues ?? []];
-	$("chapters").replaceChildren(...cues.map(cue => h("li", {},
+	$("chapters").replaceChildren(...cues().map(cue => h("li", {},
 		button({class: "quiet", onclick: () => seek(cue.startTime)}, h("time", clock(cue.startTime)), cue.getCueAsHTML().textContent))));
-	$("chapters-box").hidden = cues.length === 0;
+	$("chapters-box").hidden = !cues().length;
 }
 
 function follow() {
 	const at = $("player").currentTime;
 	moveHead(at);
-	const cues = [...$("chapter-track").track.cues ?? []];
-	cues.forEach(({startTime, endTime}, i) => $("chapters").children[i]?.firstChild.classList.toggle("now", startTime <= at && at < endTime));
+	cues().forEach(({startTime, endTime}, i) => $("chapters").children[i]?.firstChild.classList.toggle("now", startTime <= at && at < endTime));
 }
 
 // --- check and take away

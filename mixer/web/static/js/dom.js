@@ -25,7 +25,7 @@ export function svg(tag, attributes, ...children) {
 	return element;
 }
 
-export const icon = name => svg("svg", {class: "icon", "aria-hidden": "true"}, svg("use", {href: `/static/icons.svg#${name}`}));
+export const icon = name => svg("svg", {class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true"}, svg("use", {href: `/static/icons.svg#${name}`}));
 
 export const button = (attributes, ...children) => h("button", {type: "button", ...attributes}, ...children);
 

@@ -282,7 +282,7 @@ async function setDevice(kind, name, {target: {value}}) {
 
 const record = () => (recording
 	? api().call("PATCH", `/v1/recordings/${recording.id}`, {state: "stopped"})
-	: api().call("POST", `${path}/recordings`, {}));
+	: api().call("POST", `${path}/recordings`, {tracks: $("tracks").checked}));
 
 async function setPreset() {
 	const {version, ...body} = await api().get(`${path}/layout`);
@@ -336,6 +336,7 @@ function render() {
 	press("raise", people.get(me())?.hand);
 	$("moderation").hidden = !may("moderator");
 	$("record").textContent = t(recording ? "record_stop" : "record_start");
+	$("tracks").disabled = recording;
 	$("full").hidden = !document.fullscreenEnabled && !$("mix").webkitEnterFullscreen;
 	$("pip").hidden = !document.pictureInPictureEnabled;
 	const mode = call.rendition === "audio" ? "quality_audio" : call.resting && "weak_line";
