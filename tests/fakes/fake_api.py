@@ -48,6 +48,11 @@ RECORDING: Final[dict[str, Any]] = {
     "size": 612_345_678,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "note": "Budget, first reading",
+    "hold": None,
+    "retention": None,
+    "checked": None,
+    "damaged": [],
+    "deleted": None,
     "loudness": {"integrated_lufs": -23.4, "range_lu": 5.1, "true_peak_dbtp": -1.5},
     "participants": [{"id": str(i), "name": name} for i, name in enumerate(PEOPLE)],
 }

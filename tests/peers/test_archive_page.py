@@ -181,3 +181,31 @@ async def test_it_searches_and_fits_a_telephone_in_four_languages(site: Site) ->
               s.value = '{language}'; s.dispatchEvent(new Event('change')) }})()""")
             await page.wait_for(f"document.documentElement.lang === '{language}'")
             assert await page.evaluate("document.documentElement.scrollWidth") <= 320, language
+
+
+async def test_it_says_how_loud_a_film_is(site: Site) -> None:
+    site.archive_film()
+    async with archive_page(site, language="fr-FR") as page:
+        await page.evaluate("document.querySelector('#found a').click()")
+        await page.wait_for("document.querySelectorAll('#facts dt').length > 4")
+        facts = await page.evaluate("document.getElementById('facts').textContent")
+        assert "Sonie-23,4 LUFS, -1,5 dBTP, 5,1 LU" in facts
+
+
+async def test_the_box_for_tracks_of_the_admins_page(site: Site) -> None:
+    base = str(site.client.make_url("/")).rstrip("/")
+    async with launch("chromium") as page:
+        await page.navigate(f"{base}/admin#token={ADMIN_TOKEN}")
+        await page.wait_for("document.querySelector('#rooms a') !== null")
+        await page.evaluate("document.querySelector('#rooms a').click()")
+        for ticked in (False, True):
+            await page.wait_for("document.getElementById('record').textContent === 'Start recording'")
+            await page.evaluate(f"document.getElementById('tracks').checked = {str(ticked).lower()}")
+            await page.evaluate("document.getElementById('record').click()")
+            await page.wait_for("document.getElementById('record').textContent === 'Stop recording'")
+            assert await page.evaluate("document.getElementById('tracks').disabled")
+            live = site.registry.room(site.room).recording
+            assert live is not None
+            assert site.archive.get(live.id).tracks is ticked
+            await page.evaluate("document.getElementById('record').click()")
+        await page.wait_for("!document.getElementById('tracks').disabled")
