@@ -79,7 +79,7 @@ class ArchiverProcess:
         self._places = places
         # fmt: off
         self._command = [
-            sys.executable, "-m", "recording.archiver",
+            sys.executable, "-m", "recording.archiver_process",
             "--spool", str(spool), "--archive", "-", "--index", str(index), "--with-parent",
         ]
         # fmt: on

@@ -1,6 +1,4 @@
-"""From the spool to the archive: the process that seals recordings and outlives rooms.
-
-    python -m recording.archiver --spool DIR --archive URL|DIR --index FILE
+"""From the spool to the archive: recordings are sealed and brought home. `recording.archiver_process` runs it.
 
 Each package goes through the same steps, and each step may be repeated: whenever this process is killed, the
 next one begins again and comes to the same end.
@@ -20,18 +18,13 @@ recovered. So nothing stays "recording" because a process died.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import shutil
-import signal
 import sqlite3
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -50,13 +43,11 @@ from recording.errors import (
 from recording.index import Index
 from recording.keys import recording_id
 from recording.package import Description, Seal
-from recording.placement import Place, Places
 from recording.recovery import recover, with_loudness
-from recording.report import Report, Situation
+from recording.report import Situation
 from recording.second_copy import MARKER as SECOND_MARKER
 from recording.second_copy import SecondCopy
 from recording.store import ObjectStore, read_object
-from recording.stores import open_store
 from recording.upload_journal import UploadJournal
 from recording.uploader import Uploader
 
@@ -65,13 +56,11 @@ _log = structlog.get_logger(__name__)
 ORPHAN_AFTER_S: Final = (
     10.0  # a dead worker is replaced within about 1 s and continues its package; 10 s is over
 )
-POLL_S: Final = 0.5  # stop → archived is to be seconds; listing an empty folder twice a second costs nothing
 RECONCILE_S: Final = 60.0
 ORPHANS_S: Final = 3600.0
 _JOURNAL: Final = ".uploads.sqlite"  # in the spool: it lives as long as what it speaks of
 _DELIVERED: Final = "delivered-first"  # in a package that waits only for the second store
 _LIVE: Final = "live:"
-_SECOND_JOIN_S: Final = 1.0  # what it is sending, the next start sends again
 _REMOVED: Final = ".removed-"  # prefix of a package whose removal has begun
 _ABANDONED_S: Final = 3600.0  # a folder without a description after this: its creation was killed
 
@@ -308,120 +297,3 @@ class Archiver:
         directory.rename(removed)
         sync_folder(self._spool)
         shutil.rmtree(removed, ignore_errors=True)
-
-
-def run(
-    spool: Path,
-    archive: str | Places,
-    index: Path,
-    stop: threading.Event,
-    *,
-    orphan_after_s: float = ORPHAN_AFTER_S,
-    poll_s: float = POLL_S,
-    alive: Callable[[], bool] = lambda: True,
-) -> None:
-    """Archive until ``stop`` is set (or ``alive()`` is false), then settle once more what is closed, and
-    return.
-
-    ``archive``: the stores, or a folder. Raises PackageBusy when another archiver has the spool.
-    """
-    make_folder(spool)
-    places = archive if isinstance(archive, Places) else None
-    second = open_store(places.second) if places and places.second else None
-    first = open_store(places.first if places else str(archive))
-    with WriterLock(spool / ".archiver"):
-        rows = Index(index)
-        archiver = Archiver(spool, first, rows, second=second, orphan_after_s=orphan_after_s)
-        _look_at([store for store in (first, second) if store is not None])
-        copying = _second_thread(archiver, stop, poll_s)
-        report = Report(spool, places or Places(first=Place(folder=str(archive))))
-        try:
-            while not stop.is_set() and alive():
-                archiver.step()
-                archiver.abort_orphans(datetime.now(UTC))
-                report.write(archiver.situation(), time.time())
-                stop.wait(poll_s)
-            stop.set()
-            archiver.step()
-        finally:
-            stop.set()
-            if copying is not None:
-                copying.join(_SECOND_JOIN_S)
-            if copying is None or not copying.is_alive():  # else it ends with the process
-                archiver.close()
-            rows.close()
-
-
-def _look_at(stores: Sequence[ObjectStore]) -> None:
-    """Ask the stores what they can do, at the start, so that the log tells an operator at once what is wrong. A daemon:
-    a store that is away now is no reason to wait, it is asked again when it is needed.
-    """
-
-    def ask() -> None:
-        for store in stores:
-            try:
-                _ = store.capabilities
-            except StoreError as error:
-                _log.error("store_not_ready", detail=str(error))
-
-    threading.Thread(target=ask, name="store probe", daemon=True).start()
-
-
-def _second_thread(archiver: Archiver, stop: threading.Event, poll_s: float) -> threading.Thread | None:
-    """The second store's own pace. A daemon: every step of it can be repeated, and the end does not wait for it."""
-    second = archiver.second
-    if second is None:
-        return None
-
-    def follow() -> None:
-        while not stop.is_set():
-            second.step()
-            stop.wait(poll_s)
-
-    thread = threading.Thread(target=follow, name="second store", daemon=True)
-    thread.start()
-    return thread
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The process: SIGTERM or SIGINT finishes what is closed and ends; a second one ends at once, losing
-    nothing.
-    """
-    parser = argparse.ArgumentParser(prog="python -m recording.archiver", description=__doc__.split("\n")[0])
-    parser.add_argument("--spool", type=Path, required=True, help="folder where recordings are made")
-    parser.add_argument(
-        "--archive",
-        required=True,
-        help="file: URL or folder of the archive; - reads the stores as JSON from stdin",
-    )
-    parser.add_argument("--index", type=Path, required=True, help="SQLite file of the index")
-    parser.add_argument("--orphan-after", type=float, default=ORPHAN_AFTER_S, metavar="SECONDS")
-    parser.add_argument("--with-parent", action="store_true", help="end when the parent process has ended")
-    options = parser.parse_args(arguments)
-    stop = threading.Event()
-
-    def asked(number: int, _: object) -> None:
-        if stop.is_set():
-            os._exit(128 + number)  # every step can be repeated: there is nothing to tidy up
-        stop.set()
-
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)
-    parent = os.getppid()
-    try:
-        run(
-            options.spool,
-            Places.model_validate_json(sys.stdin.read()) if options.archive == "-" else options.archive,
-            options.index,
-            stop,
-            orphan_after_s=options.orphan_after,
-            alive=(lambda: os.getppid() == parent) if options.with_parent else (lambda: True),
-        )
-    except RecordingError as error:
-        _log.error("archiver_stopped", detail=str(error))
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

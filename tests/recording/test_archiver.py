@@ -19,7 +19,8 @@ import webvtt
 
 from recording import package
 from recording.archive import Archive, Recording
-from recording.archiver import Archiver, run
+from recording.archiver import Archiver
+from recording.archiver_process import run
 from recording.errors import (
     FixityError,
     PackageBusy,
@@ -436,7 +437,7 @@ def test_create_is_strict(archive: Archive, spool: Path) -> None:
 
 def test_process(archive: Archive, record: Callable[..., Recording], spool: Path, tmp_path: Path) -> None:
     """The real process: archives what is closed, refuses a second one, ends on SIGTERM after what is closed then."""
-    command = [sys.executable, "-m", "recording.archiver", "--spool", str(spool)]
+    command = [sys.executable, "-m", "recording.archiver_process", "--spool", str(spool)]
     command += ["--archive", f"file:{tmp_path}/archive", "--index", str(tmp_path / "index.db")]
     first = record()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
