@@ -135,6 +135,7 @@ class Registry:
         self._crashes: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_CRASHES))
         self._loads: dict[str, protocol.LoadChanged] = {}  # of the rooms that have a worker
         self._cpu_cores = settings.cpu_cores or float(os.cpu_count() or 1)
+        self._refuses = settings.overload == "act"
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -359,6 +360,8 @@ class Registry:
 
     def _refuse_when_busy(self, room: Room) -> None:
         """Nobody new while those inside could feel it; who is inside may come back at any time."""
+        if not self._refuses:
+            return
         load = self._loads.get(room.name)
         if load is not None and load.full:
             raise NoCapacity(

@@ -65,6 +65,17 @@ class Server:
         return self.log.read_text(errors="replace")[-size:]
 
 
+def workers(server: Server, room: str) -> list[dict[str, Any]]:
+    """The ``worker.started`` lines of a room, oldest first."""
+    found = []
+    for line in server.log.read_text().splitlines():
+        if line.startswith("{"):
+            entry = json.loads(line)
+            if entry.get("event") == "worker.started" and entry.get("room") == room:
+                found.append(entry)
+    return found
+
+
 def free_port() -> int:
     """A TCP port of the loopback that nobody listens on now."""
     with socket.socket() as probe:
@@ -88,6 +99,8 @@ def serving(directory: Path, settings: Mapping[str, str] | None = None) -> Itera
         "media.host": "127.0.0.1",
         "sip.enabled": "false",
         "turn.enabled": "false",
+        # on a busy machine rooms would take nobody in and give up size and pictures a second: test_overload's subject
+        "media.overload": "tell",
         **(settings or {}),
     }
     command = [sys.executable, "-m", "mixer.cli", "serve"]

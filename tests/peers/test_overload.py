@@ -54,7 +54,7 @@ async def joining(server: Server, http: aiohttp.ClientSession, room: str) -> Non
 
 @pytest.mark.timeout(180)
 async def test_steps_are_told_the_door_is_closed_and_the_recording_is_whole(tmp_path: Path) -> None:
-    with serving(tmp_path, {"media.cpu_cores": str(CORES)}) as server:
+    with serving(tmp_path, {"media.cpu_cores": str(CORES), "media.overload": "act"}) as server:
         room = server.room("narrow")
         headers = {"Authorization": f"Bearer {server.token}"}
         async with (
