@@ -29,8 +29,8 @@ from tests.browser import BrowserName
 from tests.peers import canvas, publishers
 from tests.peers.test_recording import sealed, sound
 from tests.peers.test_uplink import BROWSERS, LAYERS, publishing
-from tests.peers.test_worker_dies import GREEN, workers
-from tests.serving import Server
+from tests.peers.test_worker_dies import GREEN
+from tests.serving import Server, workers
 
 SECONDS = 10.0
 FRAMES = 2  # of 1/30 s: live, a picture is shown at the tick nearest to its sound, which waits 30 to 50 ms

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.peers import canvas, publishers
 from tests.peers.watcher import watching
-from tests.serving import Server
+from tests.serving import Server, workers
 
 GREEN, PURPLE = (40, 170, 60), (130, 50, 170)
-
-
-def workers(server: Server, room: str) -> list[dict[str, Any]]:
-    """The ``worker.started`` lines of a room, oldest first."""
-    found = []
-    for line in server.log.read_text().splitlines():
-        if line.startswith("{"):
-            entry = json.loads(line)
-            if entry.get("event") == "worker.started" and entry.get("room") == room:
-                found.append(entry)
-    return found
 
 
 @pytest.mark.peer("ffmpeg8")
