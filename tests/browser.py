@@ -169,7 +169,7 @@ class Page(abc.ABC):
     async def _evaluate(self, expression: str) -> str:
         """Value of an expression that gives a promise of a string."""
 
-    async def evaluate(self, expression: str, *, timeout_s: float = 30.0) -> Any:
+    async def evaluate(self, expression: str, *, timeout_s: float = 60.0) -> Any:
         """JSON value of a JavaScript expression; a promise is awaited. ``BrowserError`` when it throws.
 
         For statements pass a function call: ``(async () => { …; return x })()``.
@@ -178,7 +178,7 @@ class Page(abc.ABC):
         async with asyncio.timeout(timeout_s):
             return json.loads(await self._evaluate(wrapped))
 
-    async def wait_for(self, expression: str, *, timeout_s: float = 20.0, every_s: float = 0.1) -> Any:
+    async def wait_for(self, expression: str, *, timeout_s: float = 60.0, every_s: float = 0.1) -> Any:
         """Evaluate until the value is truthy; return it. ``BrowserError`` with the last value after that."""
         deadline = time.monotonic() + timeout_s
         value: Any = None

@@ -54,7 +54,7 @@ async def until(d: Desk, event_type: str, do: Any = None) -> dict[str, Any]:
             result = do()
             if asyncio.iscoroutine(result):
                 await result
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 event = await events.get()
                 if event.type == event_type:
