@@ -769,13 +769,14 @@ class Registry:
 
 def empty_stats() -> dict[str, Any]:
     """The contract's stats body of a room in which nothing runs."""
+    ticks = {"run": 0, "late": 0, "dropped": 0, "pauses": 0, "longest_ms": 0}
     return {
         "participants": {},
         "renditions": {},
         "viewers": {},
         "ticks": {
-            "audio": {"run": 0, "late": 0, "dropped": 0},
-            "video": {"run": 0, "late": 0, "dropped": 0, "scale_ms": 0.0, "compose_ms": 0.0},
+            "audio": ticks,
+            "video": {**ticks, "scale_ms": 0.0, "compose_ms": 0.0},
         },
         "queues": {},
         "load": {"pressure": 0.0, "cause": "canvas", "step": 0, "name": "full", "full": False, "cores": 0.0},

@@ -18,6 +18,7 @@ from mixer.probe import signal
 from mixer.probe.run import Plan, opened
 from mixer.probe.signal import Rect
 from tests.peers import canvas
+from tests.peers.spare import with_time_to_spare
 from tests.peers.test_recording import fetch_in_ranges, sealed, sound
 from tests.serving import Server
 
@@ -40,6 +41,7 @@ def _rects(tiles: dict[str, dict[str, Any]]) -> list[Rect]:
     return [Rect(tile["x"], tile["y"], tile["width"], tile["height"]) for tile in tiles.values()]
 
 
+@with_time_to_spare
 async def test_who_refuses_is_in_the_room_and_not_in_the_recording(server: Server) -> None:
     room = server.room("consent")
     path = f"/v1/rooms/{room}"

@@ -16,6 +16,7 @@ import pytest
 from mixer.overload import Cause
 from mixer.probe.run import Plan, opened
 from mixer.webrtc.client import Refused, WebRtcClient
+from tests.peers.spare import with_time_to_spare
 from tests.peers.test_recording import fetch_in_ranges, sealed
 from tests.serving import Server, serving
 
@@ -53,7 +54,8 @@ async def joining(server: Server, http: aiohttp.ClientSession, room: str) -> Non
         await client.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
+@with_time_to_spare
 async def test_steps_are_told_the_door_is_closed_and_the_recording_is_whole(tmp_path: Path) -> None:
     with serving(tmp_path, {"media.cpu_cores": str(CORES), "media.overload": "act"}) as server:
         room = server.room("narrow")

@@ -27,7 +27,7 @@ from mixer.probe.run import Plan, opened
 from mixer.probe.signal import PipFinder, Rect
 from tests.browser import BrowserName
 from tests.peers import canvas, publishers
-from tests.peers.spare import FULL, TRIES, Machine
+from tests.peers.spare import FULL, TRIES, Machine, with_time_to_spare
 from tests.peers.test_recording import sealed, sound
 from tests.peers.test_uplink import BROWSERS, LAYERS, publishing
 from tests.peers.test_worker_dies import GREEN
@@ -287,6 +287,7 @@ def at_its_largest(seen: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", BROWSERS)
+@with_time_to_spare
 async def test_a_browsers_layers_come_one_after_the_other_in_one_file(
     server: Server, tmp_path: Path, name: BrowserName
 ) -> None:

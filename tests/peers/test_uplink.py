@@ -15,6 +15,7 @@ import pytest
 
 from mixer.webrtc.client import WebRtcClient
 from tests.browser import BrowserName, Page, launch
+from tests.peers.spare import with_time_to_spare
 from tests.serving import Server
 
 BROWSERS = [pytest.param(name, marks=pytest.mark.peer(name)) for name in ("chromium", "firefox")]
@@ -124,6 +125,7 @@ async def publishing(server: Server, browser: BrowserName, encodings: Any = None
 
 
 @pytest.mark.parametrize("name", BROWSERS)
+@with_time_to_spare
 async def test_a_browser_sends_less_while_its_tile_is_small_and_more_when_it_grows(
     server: Server, name: BrowserName
 ) -> None:
@@ -147,6 +149,7 @@ LAYERS: Final = [
 
 
 @pytest.mark.parametrize("name", BROWSERS)
+@with_time_to_spare
 async def test_of_simulcast_the_layer_that_the_tile_needs_is_decoded(
     server: Server, name: BrowserName
 ) -> None:
@@ -170,6 +173,7 @@ async def test_of_simulcast_the_layer_that_the_tile_needs_is_decoded(
 
 
 @pytest.mark.parametrize("name", BROWSERS)
+@with_time_to_spare
 async def test_a_camera_that_nobody_sees_sends_a_trickle_and_is_back_soon(
     server: Server, name: BrowserName
 ) -> None:
