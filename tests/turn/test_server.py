@@ -143,9 +143,9 @@ def test_a_tls_handshake_that_never_ends_is_ended_after_ten_seconds(relay: Runni
         half.sendall(b"\x16\x03\x01\x02\x00\x01")
         began = time.monotonic()
         for sock in (silent, half):
-            sock.settimeout(30)
+            sock.settimeout(60)
             assert sock.recv(1) == b""
-        assert 5 < time.monotonic() - began < 25
+        assert 5 < time.monotonic() - began < 50
 
 
 def test_alpn_and_no_plaintext(relay: Running) -> None:
