@@ -21,7 +21,9 @@ from typing import Any, Final
 from tests.ports import free_port
 
 READY_TIMEOUT_S: Final = 60.0
-DRAIN_S: Final = 20.0  # the contract says 10 s, which is test_service's claim; other tests leave many rooms behind
+DRAIN_S: Final = (
+    20.0  # the contract says 10 s, which is test_service's claim; other tests leave many rooms behind
+)
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
