@@ -399,12 +399,25 @@ async def launch(
 ) -> AsyncIterator[Page]:
     """Start a browser with a fresh profile and give its only tab; ends it with all its children.
 
-    ``authority``: a certificate in PEM that this profile trusts as one of a certification authority.
-    Raises ``BrowserError`` when this machine has no such browser.
+    One that ends or hangs while it starts is started once more. ``authority``: a certificate in PEM that this profile
+    trusts as one of a certification authority. Raises ``BrowserError`` when this machine has no such browser.
     """
     program = find(name)
     if program is None:
         raise BrowserError(f"{name} is not installed here (tried {', '.join(COMMANDS[name])})")
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            page = await stack.enter_async_context(_started(name, program, language, authority))
+        except (BrowserError, TimeoutError, aiohttp.ClientError) as error:
+            print(f"{name} is started once more: {error!r}")
+            page = await stack.enter_async_context(_started(name, program, language, authority))
+        yield page
+
+
+@contextlib.asynccontextmanager
+async def _started(
+    name: BrowserName, program: str, language: str, authority: Path | None
+) -> AsyncIterator[Page]:
     # ignore_cleanup_errors: a helper process may write to the profile while it is being removed
     with tempfile.TemporaryDirectory(prefix=f"mosaique-{name}-", ignore_cleanup_errors=True) as directory:
         profile = Path(directory)
@@ -428,7 +441,8 @@ async def launch(
             await _listening(process, port_file)
             async with aiohttp.ClientSession() as http:
                 page = _ChromiumPage() if name == "chromium" else _FirefoxPage()
-                await page.attach(http, profile)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await page.attach(http, profile)
                 try:
                     yield page
                 finally:
