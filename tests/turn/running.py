@@ -132,9 +132,10 @@ def _running(name: str, command: list[str], port: int, tls_port: int, log: Path)
         _await_port(process, tls_port, log)
         yield Running(name, process.pid, port, tls_port)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+        for patience_s in (0.5, 5.0):  # ours drains while there are allocations, until it is told again
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience_s)
         process.kill()
         process.wait()
 
