@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from mixer.errors import ConfigError, MosaiqueError
-from mixer.version import version
 
 if TYPE_CHECKING:  # what only one sub-command needs is imported by that one
     from mixer import config
@@ -66,7 +65,7 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mosaique", description="Many streams in, one mixed stream out, recorded and archived in Europe."
     )
-    parser.add_argument("--version", action="version", version=f"mosaique {version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     configured = argparse.ArgumentParser(add_help=False)
@@ -106,6 +105,16 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
                 module.add_arguments(part)
                 part.set_defaults(run=module.run)
     return parser
+
+
+class _Version(argparse.Action):
+    """Argparse's own would want the version of every command's start, and it has to be looked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from mixer.version import version
+
+        print(f"mosaique {version()}")
+        parser.exit()
 
 
 def _exists(module_name: str) -> bool:
