@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from mixer.errors import ConfigError, MosaiqueError
+from mixer.version import version
 
 if TYPE_CHECKING:  # what only one sub-command needs is imported by that one
     from mixer import config
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status."""
     # OpenBLAS starts a thread a core when numpy is imported, and lets it spin. Nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # pydantic looks through every installed package for plugins of its own (25 ms). We have none, and want none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(arguments)
     args = parser.parse_args(arguments)
@@ -65,7 +68,7 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mosaique", description="Many streams in, one mixed stream out, recorded and archived in Europe."
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
+    parser.add_argument("--version", action="version", version=f"mosaique {version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     configured = argparse.ArgumentParser(add_help=False)
@@ -105,16 +108,6 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
                 module.add_arguments(part)
                 part.set_defaults(run=module.run)
     return parser
-
-
-class _Version(argparse.Action):
-    """Argparse's own would want the version of every command's start, and it has to be looked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from mixer.version import version
-
-        print(f"mosaique {version()}")
-        parser.exit()
 
 
 def _exists(module_name: str) -> bool:

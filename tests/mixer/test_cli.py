@@ -55,7 +55,6 @@ def test_help_is_0(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("compose", "mixer.config"),
         ("compose", "mixer.compose_timeline"),
         ("compose", "opuslib"),
-        ("compose", "importlib.metadata"),
         ("config", "av"),
     ],
 )
