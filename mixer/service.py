@@ -204,6 +204,7 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
             public_ip=settings.media.public_ip,
             udp_ports=(settings.media.udp_ports.start, settings.media.udp_ports.stop - 1),
             cpu_cores=settings.media.cpu_cores,
+            overload=settings.media.overload,
             log_level=settings.log.level,
             log_style=settings.log.format,
         ),

@@ -73,13 +73,15 @@ class AuthSettings(Section):
 
 class MediaSettings(Section):
     """Where media sockets live. ``public_ip``: the address put in candidates behind 1:1 NAT. ``cpu_cores``: how
-    many cores the rooms may use together; none: all that the machine has.
+    many cores the rooms may use together; none: all that the machine has. ``overload``: act on it (refuse newcomers,
+    then give up quality in steps), or only tell of it, where full quality goes before everything.
     """
 
     public_ip: str | None = None
     host: str = "0.0.0.0"  # noqa: S104 - media must reach callers; every datagram is filtered (webrtc/)
     udp_ports: Ports = range(40000, 41000)
     cpu_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
+    overload: Literal["act", "tell"] = "act"
 
     _host = field_validator("host")(check_hosts)
 

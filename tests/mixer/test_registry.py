@@ -55,7 +55,7 @@ async def until(d: Desk, event_type: str, do: Any = None) -> dict[str, Any]:
             result = do()
             if asyncio.iscoroutine(result):
                 await result
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 event = await events.get()
                 if event.type == event_type:
@@ -314,6 +314,19 @@ async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> Non
         await desk.registry.offer("two", "whep", ADMIN, OFFER)
     await desk.registry.end_room("one")  # what it used is free again
     await desk.registry.offer("two", "whep", ADMIN, OFFER)
+    await desk.registry.drain(grace_s=1)
+
+
+async def test_where_load_is_only_told_nobody_is_refused() -> None:
+    desk = Desk()
+    settings = SETTINGS.model_copy(update={"cpu_cores": 2.0, "overload": "tell"})
+    desk.registry = Registry(desk.host, desk.desk, settings)
+    await desk.registry.start()
+    await desk.registry.create_room(RoomCreate(name="one"))
+    await desk.registry.offer("one", "whip", Caller("ann", "", "participant", "one"), OFFER)
+    desk.host.say("one", load(cores=2.0))
+    await until(desk, "speaker.changed", lambda: _said(desk, "one"))
+    await desk.registry.offer("one", "whep", ADMIN, OFFER)
     await desk.registry.drain(grace_s=1)
 
 

@@ -165,11 +165,12 @@ async def test_a_relay_that_dies_is_back_with_the_rooms_in_its_head(embedded: Re
     room = embedded.server.room("phoenix")
     guest = embedded.server.enter(room, "viewer")
     embedded.server.call("GET", f"/v1/rooms/{room}/snapshot.png", accept="image/png")  # the room has a worker
+    before = metrics(embedded)["mosaique_relay_restarts_total"]
     os.kill(relay_pid(embedded), signal.SIGKILL)
-    until(lambda: metrics(embedded)["mosaique_relay_up"] == 0, "nobody noticed")
     assert embedded.server.call("GET", "/readyz")["status"] == "ready"
+    # not `relay_up`: it may be down for less time than asking takes
+    until(lambda: metrics(embedded)["mosaique_relay_restarts_total"] > before, "nobody noticed")
     until(lambda: metrics(embedded)["mosaique_relay_up"] == 1, "it did not come back")
-    assert metrics(embedded)["mosaique_relay_restarts_total"] >= 1
     async with await _watch(embedded, room, guest) as watcher:
         await watcher.picture(after=3)
 
