@@ -189,7 +189,7 @@ async def test_it_says_how_loud_a_film_is(site: Site) -> None:
         await page.evaluate("document.querySelector('#found a').click()")
         await page.wait_for("document.querySelectorAll('#facts dt').length > 4")
         facts = await page.evaluate("document.getElementById('facts').textContent")
-        assert "Sonie-23,4 LUFS, -1,5 dBTP, 5,1 LU" in facts
+        assert "Sonie-23,4 LUFS · -1,5 dBTP · 5,1 LU" in facts
 
 
 async def test_the_box_for_tracks_of_the_admins_page(site: Site) -> None:

@@ -85,7 +85,7 @@ function render() {
 	$("detail-title").textContent = shown.room;
 	$("facts").replaceChildren(...facts({
 		state: badges(shown), recorded: when(shown.started), duration: clock(shown.duration), file_size: megabytes(shown.size),
-		loudness: loudness && LOUD.map(([name, unit]) => loudness[name] != null && `${number(loudness[name], 1)} ${unit}`).filter(Boolean).join(", "),
+		loudness: loudness && LOUD.map(([name, unit]) => loudness[name] != null && `${number(loudness[name], 1)} ${unit}`).filter(Boolean).join(" · "),
 		people: shown.participants.map(({name}) => name).join(", "), note: shown.note, "SHA-256": shown.sha256,
 		deleted_by: deleted && `${deleted.by}, ${when(deleted.time)}: ${deleted.reason}`,
 	}));
