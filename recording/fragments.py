@@ -162,7 +162,7 @@ def _pictures(moof: bytes) -> tuple[int, int, bool] | None:
             track, default = _track_fragment_header(content)
             default_flags = _default_flags(content)
         elif track == VIDEO_TRACK and kind == b"tfdt":
-            (begins,) = struct.unpack_from(">Q" if content[0] == 1 else ">I", content, 4)
+            (begins,) = struct.unpack_from(">Q" if _version(content) == 1 else ">I", content, 4)
             ends = begins
         elif track == VIDEO_TRACK and kind == b"trun":
             if ends == begins:
@@ -227,15 +227,21 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += length
 
 
+def _version(box: bytes) -> int:
+    """Of a full box (4.2.2). Raises struct.error for one that has no room for it."""
+    version: int = struct.unpack_from(">B", box)[0]
+    return version
+
+
 def _timescales(moov: bytes) -> dict[int, int]:
     """Ticks a second by track id, from ``tkhd`` (8.3.2) and ``mdhd`` (8.4.2)."""
     found: dict[int, int] = {}
     track = 0
     for kind, content in _boxes(moov):
         if kind == b"tkhd":
-            (track,) = struct.unpack_from(">I", content, 20 if content[0] == 1 else 12)
+            (track,) = struct.unpack_from(">I", content, 20 if _version(content) == 1 else 12)
         elif kind == b"mdhd":
-            (found[track],) = struct.unpack_from(">I", content, 20 if content[0] == 1 else 12)
+            (found[track],) = struct.unpack_from(">I", content, 20 if _version(content) == 1 else 12)
     if not found or 0 in found or 0 in found.values():
         raise ValueError("a movie without tracks")
     return found
@@ -252,7 +258,7 @@ def _account(tail: Tail, moof: bytes) -> None:
             track, default = _track_fragment_header(content)
             tail.timescales[track]  # an unknown track is a KeyError: not our file
         elif kind == b"tfdt":
-            (base,) = struct.unpack_from(">Q" if content[0] == 1 else ">I", content, 4)
+            (base,) = struct.unpack_from(">Q" if _version(content) == 1 else ">I", content, 4)
         elif kind == b"trun":
             count, duration = _run(content, default)
             base += duration

@@ -186,7 +186,7 @@ def audio(data: bytes) -> None:
             samples = duration_samples(codec, payload)
             assert 0 < samples <= max(MAX_OPUS_SAMPLES, MAX_PCM_BYTES * 6)
             playout.push(sequence, sequence * 960, payload, samples=samples, now=step / 50)
-        plan = playout.pop(step / 50, buffered=0, quiet=False)
+        plan = playout.pop(step / 50, buffered=0)
         assert sum(one.samples for one in plan.steps) >= 0
         assert playout.depth <= MAX_WAITING
 
@@ -375,5 +375,5 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         b'"previous":""}',
         b"0" * 64 + b"  data/recording.mp4\n",
     ],
-    "film": [_FILM],
+    "film": [_FILM, _FILM.replace(b"\x18mdhd" + bytes(8), b"\x08mdhd\0\0\0\x10free")],
 }

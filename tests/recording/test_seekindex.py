@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recording import seekindex
-from recording.fragments import picture_fragments
+from recording.fragments import picture_fragments, scan
 from recording.package import MEDIA
 from recording.seekindex import Inset, segment_index
 from tests.recording.conftest import feed, open_recorder
@@ -91,6 +91,17 @@ def test_very_long_films_have_coarser_entries(film: Path, monkeypatch: pytest.Mo
 @given(st.binary(max_size=400))
 def test_no_film_has_no_index(tail: bytes) -> None:
     assert picture_fragments(io.BytesIO(tail))[2] == []
+
+
+@pytest.mark.parametrize("kind", [b"tkhd", b"mdhd", b"tfdt", b"tfhd", b"trun", b"mfhd"])
+def test_a_box_that_holds_nothing_ends_what_is_understood(film: Path, kind: bytes) -> None:
+    body = bytearray(film.read_bytes())
+    at = body.index(kind) - 4
+    (length,) = struct.unpack_from(">I", body, at)
+    # The rest of it is padding, so that all else keeps its place.
+    struct.pack_into(">I4sI4s", body, at, 8, kind, length - 8, b"free")
+    picture_fragments(io.BytesIO(bytes(body)))
+    assert scan(io.BytesIO(bytes(body))).fragments == 0
 
 
 @given(st.data())
