@@ -135,19 +135,21 @@ def picture_fragments(file: BinaryIO) -> tuple[int, int, list[Fragment]]:
     the file's content; 0, 0 and nothing for a file that is none of ours."""
     size = file.seek(0, 2)
     init_bytes = timescale = moof = 0
+    previous = b""
     found: list[Fragment] = []
     try:
         for kind, start, length in _top_boxes(file, size, 0):
-            if kind == b"moov":
+            if kind == b"moov" and not init_bytes:
                 timescale = _timescales(_read(file, start, length))[VIDEO_TRACK]
                 init_bytes = start + length
             elif kind == b"moof":
                 moof = start
-            elif kind == b"mdat" and init_bytes:
+            elif kind == b"mdat" and previous == b"moof" and init_bytes:
                 pictures = _pictures(_read(file, moof, start - moof))
                 if pictures is not None:
                     begins, ends, key = pictures
                     found.append(Fragment(moof, start + length - moof, begins, ends, key))
+            previous = kind
     except (struct.error, KeyError, ValueError):
         return init_bytes, timescale, found
     return init_bytes, timescale, found

@@ -104,6 +104,19 @@ def test_a_box_that_holds_nothing_ends_what_is_understood(film: Path, kind: byte
     assert scan(io.BytesIO(bytes(body))).fragments == 0
 
 
+def test_a_second_init_segment_is_none(film: Path) -> None:
+    body = film.read_bytes()
+    first = picture_fragments(io.BytesIO(body))[2][0]
+    media = body.index(b"mdat", first.start) - 4
+    torn = (
+        body[:media] + body[: first.start] + body[media:]
+    )  # another one between a fragment's header and its media
+    init_bytes, _, found = picture_fragments(io.BytesIO(torn))
+    assert init_bytes == first.start
+    assert len(found) == len(picture_fragments(io.BytesIO(body))[2]) - 1
+    assert all(fragment.start >= init_bytes for fragment in found)
+
+
 @given(st.data())
 def test_any_cut_of_a_film_is_indexed_as_far_as_it_is_whole(film: Path, data: st.DataObject) -> None:
     whole = film.read_bytes()
