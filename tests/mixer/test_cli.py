@@ -52,7 +52,7 @@ def test_help_is_0(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "spared"),
     [
-        ("compose", "mixer.config"),
+        ("compose", "mixer.settings"),
         ("compose", "mixer.compose_timeline"),
         ("compose", "opuslib"),
         ("config", "av"),
