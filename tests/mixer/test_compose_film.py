@@ -55,8 +55,8 @@ def test_ours_are_settings_that_x264_takes(tmp_path: Path) -> None:
     # x264 passes over a name that it doesn't know; what it uses it writes into the stream.
     written = _film(tmp_path / "a.mp4", FILM).read_bytes()
     for setting in (
-        b"subme=1 ", b"me=dia ", b"rc_lookahead=30 ", b"direct=3 ", b"aq=2:0.70", b"deadzone=11,6 ",
-        b"threads=1 ", b"bframes=3 ", b"mbtree=1 ",
+        b"subme=1 ", b"me=dia ", b"rc_lookahead=30 ", b"direct=3 ", b"aq=2:0.85", b"chroma_qp_offset=-1 ",
+        b"deadzone=11,6 ", b"weightp=0 ", b"threads=1 ", b"bframes=3 ", b"mbtree=1 ",
     ):  # fmt: skip
         assert setting in written, setting
 
