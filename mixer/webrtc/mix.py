@@ -24,7 +24,7 @@ SWITCH_STEP: Final = (
     90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
 )
 AGAIN_LOSS: Final = (
-    0.03  # from there on what is repeated is repeated again: one in ten repeats is lost at 10 %
+    0.01  # from there on what is repeated is repeated again: a repeat that is lost, too, is a picture that stops
 )
 AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
 MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
