@@ -23,7 +23,9 @@ RTT_MAX: Final = 10 << 16  # 10 s in 1/65536 s: more is a report of another life
 SWITCH_STEP: Final = (
     90  # 1 ms of 90 kHz, between two renditions' pictures of one tick: no two share a timestamp
 )
-AGAIN_LOSS: Final = 0.01  # from there on what is repeated is repeated again: one lost twice is a stop
+AGAIN_LOSS: Final = (
+    0.03  # from there on what is repeated is repeated again: one in ten repeats is lost at 10 %
+)
 AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
 MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
 MUTE_REPORTS: Final = 3  # without a transport-wide one, which was agreed: it will not come any more
