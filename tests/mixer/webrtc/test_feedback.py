@@ -60,7 +60,9 @@ def test_a_gap_is_asked_for_again_and_again_and_then_a_keyframe() -> None:
     told = [tell.urgent(tick * 0.02, 0.05) for tick in range(20)]
     nacks = [p for packets in told for p in packets if isinstance(p, Nack)]
     assert {(p.media_ssrc, p.lost) for p in nacks} == {(5, (3,))}
-    assert len(nacks) == 19  # five times, 12 ms apart, and from the next round trip on again: nearly each poll
+    assert (
+        len(nacks) == 19
+    )  # five times, 12 ms apart, and from the next round trip on again: nearly each poll
     keyframes = [tick for tick, packets in enumerate(told) if PictureLossIndication(9, 5) in packets]
     assert len(keyframes) == 1
     assert keyframes[0] > 10  # 0.2 s: a repeat had its chance
