@@ -21,9 +21,11 @@ from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
 from mixer.video.headers import picture_size
 from mixer.video.loopfilter import LoopFilterPolicy
 
-MAX_QUEUED: Final = 12
-# 400 ms at 30 fps. A decoder that is further behind will not catch up; overflow drops everything up to the
-# next keyframe, since the pictures between have lost what they refer to.
+MAX_WAIT_S: Final = 0.4
+# A decoder that is further behind will not catch up; overflow drops everything up to the next keyframe, since the
+# pictures between have lost what they refer to.
+
+MAX_QUEUED: Final = 24  # behind a repaired packet ten come at once, and a decoder that keeps pace takes them
 
 BATCH: Final = 3  # pictures decoded before the lane goes to the back of the pool's queue, so that lanes share
 
@@ -46,7 +48,7 @@ class DecodeLane:
         self._request_keyframe = request_keyframe
         self._clock = clock
         self._lock = threading.Lock()
-        self._queue: deque[tuple[EncodedVideo, float]] = deque()
+        self._queue: deque[tuple[EncodedVideo, float, float]] = deque()  # when due, since when it waits
         self._decoder: VideoDecoder | None = None
         self._filter = LoopFilterPolicy()
         self._width = 0  # of the stream, as its latest keyframe says
@@ -90,14 +92,15 @@ class DecodeLane:
             if self._needs_keyframe and not frame.keyframe:
                 self.dropped += 1
                 return
-            if len(self._queue) >= MAX_QUEUED:
+            now = self._clock()
+            if self._queue and (len(self._queue) >= MAX_QUEUED or now - self._queue[0][2] > MAX_WAIT_S):
                 self.dropped += len(self._queue) + (not frame.keyframe)
                 self._queue.clear()
                 lost = not frame.keyframe
                 self._needs_keyframe = lost
             if not lost:
                 self._needs_keyframe = False
-                self._queue.append((frame, due))
+                self._queue.append((frame, due, now))
                 if not self._running:
                     self._running = True
                     self._pool.submit(self._work)
@@ -116,7 +119,7 @@ class DecodeLane:
                 if self._closed or not self._queue:
                     self._running = False
                     return
-                frame, due = self._queue.popleft()
+                frame, due, _ = self._queue.popleft()
             self._decode(frame, due)
         with self._lock:
             self._running = bool(self._queue) and not self._closed

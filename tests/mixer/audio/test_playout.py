@@ -356,3 +356,26 @@ def test_repairs_that_come_too_late_for_anybody_are_not_waited_for():
             playout.push(again, again * 960, WITHOUT_FEC, samples=960, now=n * 0.02, repaired=True)
         playout.pop(n * 0.02 + 0.005)
     assert playout.target_ms == 40
+
+
+def test_repeats_that_were_given_up_are_no_jitter():
+    """They come unmarked, after their successors, later than anybody waits."""
+    playout = Playout(clock_hz=48_000, fec=False)
+    for number in range(500):
+        now = number * 0.02
+        if number % 20 != 7:
+            playout.push(number, number * 960, b"\0" * 40, samples=960, now=now)
+        if number % 20 == 7 and number > 40:
+            playout.push(number - 20, (number - 20) * 960, b"\0" * 40, samples=960, now=now)
+        playout.pop(now + 0.005)
+    assert playout.counters.late > 20
+    assert playout.target_ms < 45
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("late_s", [0.05, 0.06, 0.07, 0.08])
+def test_after_a_bad_moment_the_delay_is_back_within_15_ms_of_its_target(late_s, quiet):
+    line = Network(quiet=quiet)
+    line.run(2_500, lambda n: 0.03 if n < 50 or n > 500 or n % 2 else late_s)
+    assert line.playout.target_ms == 40
+    assert max(abs(delay_ms - 40) for delay_ms in line.delays_ms[-300:-50]) <= 15.1

@@ -11,7 +11,7 @@ import pytest
 
 from mixer.media import EncodedVideo
 from mixer.video.encoder import Vp8Encoder
-from mixer.video.lane import BATCH, MAX_QUEUED, DecodeLane
+from mixer.video.lane import BATCH, MAX_QUEUED, MAX_WAIT_S, DecodeLane
 from mixer.video.mailbox import Mailbox
 from mixer.video.picture import Picture
 
@@ -36,7 +36,8 @@ class Bench:
         self.pool = LaterExecutor()
         self.mailbox = Mailbox()
         self.asked = 0
-        self.lane = DecodeLane(self.pool, self.mailbox, self.ask, clock=lambda: 0.0)
+        self.now = 0.0
+        self.lane = DecodeLane(self.pool, self.mailbox, self.ask, clock=lambda: self.now)
 
     def ask(self) -> None:
         self.asked += 1
@@ -93,6 +94,20 @@ def test_an_overflow_drops_to_the_next_keyframe_and_asks_for_one(clip: list[Enco
     bench.pool.run()
     assert bench.lane.decoded == 2, "the keyframe at 30 and the picture after it"
     assert bench.lane.failed == 0
+
+
+def test_many_at_once_are_no_overflow_but_a_decoder_that_is_late_is(clip: list[EncodedVideo]) -> None:
+    bench = Bench()
+    for frame in clip[:15]:  # half a second of them: a packet was repaired
+        bench.lane.push(frame)
+    bench.pool.run()
+    assert (bench.lane.decoded, bench.lane.dropped) == (15, 0)
+    for number in range(15, 29):  # nobody decodes
+        bench.now = number / 30
+        bench.lane.push(clip[number])
+    assert bench.now - 15 / 30 > MAX_WAIT_S
+    assert bench.asked == 1
+    assert bench.lane.depth == 0
 
 
 def test_what_is_not_shown_is_not_decoded_and_comes_back_with_a_keyframe(clip: list[EncodedVideo]) -> None:
