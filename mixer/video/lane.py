@@ -25,6 +25,8 @@ MAX_QUEUED: Final = 12
 # 400 ms at 30 fps. A decoder that is further behind will not catch up; overflow drops everything up to the
 # next keyframe, since the pictures between have lost what they refer to.
 
+_SMOOTHING: Final = 0.1
+
 BATCH: Final = 3  # pictures decoded before the lane goes to the back of the pool's queue, so that lanes share
 
 
@@ -46,7 +48,7 @@ class DecodeLane:
         self._request_keyframe = request_keyframe
         self._clock = clock
         self._lock = threading.Lock()
-        self._queue: deque[tuple[EncodedVideo, float]] = deque()
+        self._queue: deque[tuple[EncodedVideo, float, float]] = deque()  # when it is due, when it came
         self._decoder: VideoDecoder | None = None
         self._filter = LoopFilterPolicy()
         self._width = 0  # of the stream, as its latest keyframe says
@@ -61,6 +63,7 @@ class DecodeLane:
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
         self.busy_s = 0.0  # decoding, of all pictures so far
+        self.late_s = 0.0  # from a picture's coming until it is decoded, of the last second or so
 
     @property
     def depth(self) -> int:
@@ -97,7 +100,7 @@ class DecodeLane:
                 self._needs_keyframe = lost
             if not lost:
                 self._needs_keyframe = False
-                self._queue.append((frame, due))
+                self._queue.append((frame, due, self._clock()))
                 if not self._running:
                     self._running = True
                     self._pool.submit(self._work)
@@ -116,8 +119,9 @@ class DecodeLane:
                 if self._closed or not self._queue:
                     self._running = False
                     return
-                frame, due = self._queue.popleft()
+                frame, due, came = self._queue.popleft()
             self._decode(frame, due)
+            self.late_s += _SMOOTHING * (self._clock() - came - self.late_s)
         with self._lock:
             self._running = bool(self._queue) and not self._closed
             if self._running:
