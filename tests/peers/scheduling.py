@@ -18,22 +18,19 @@ from mixer.priority import CANVAS_NICE
 Span = tuple[float, float]  # seconds, from and to
 
 LEAST_S: Final = 0.002  # shorter waits are a scheduler's daily business
-HELD_S: Final = (
-    0.02  # the same of decoding threads: so long no busy core of their own process keeps them waiting
-)
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Scheduling:
-    """Of a room's process: the waits of its loop and of its canvas, and long ones of the threads that decode: who waits
-    for a processor may hold the interpreter's lock, which others then wait for.
+    """Of a room's process: the waits of its loop and of its canvas; each may have held the interpreter's lock.
+
+    Not of the threads that decode: they come last by design, and wait whenever anything else runs.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._nice = os.getpriority(os.PRIO_PROCESS, pid)
         self._waited_s: dict[str, float] = {}
-        self._first = {"steal", str(pid)}
         self.waits: list[Span] = []
 
     def look(self, now: float) -> None:
@@ -41,16 +38,15 @@ class Scheduling:
         for name, waited_s in self._all():
             wait_s = waited_s - self._waited_s.setdefault(name, waited_s)
             self._waited_s[name] = waited_s
-            if wait_s >= (LEAST_S if name in self._first else HELD_S):
+            if wait_s >= LEAST_S:
                 self.waits.append((now - wait_s, now))
 
     def _all(self) -> Iterable[tuple[str, float]]:
         for task in os.listdir(f"/proc/{self._pid}/task"):
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                if task not in self._waited_s and self._draws(int(task)):
-                    self._first.add(task)
-                waited_ns = Path(f"/proc/{self._pid}/task/{task}/schedstat").read_text().split()[1]
-                yield task, int(waited_ns) / 1e9
+                if task == str(self._pid) or self._draws(int(task)):
+                    waited_ns = Path(f"/proc/{self._pid}/task/{task}/schedstat").read_text().split()[1]
+                    yield task, int(waited_ns) / 1e9
         steal = Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]
         yield "steal", int(steal) / _TICKS
 
