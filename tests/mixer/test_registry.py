@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from mixer import protocol, registry
+from mixer import live_recordings, protocol, registry, workers
 from mixer.errors import AlreadyRecording, BadOffer, Conflict, NoCapacity, NotAllowed, NotFound
-from mixer.registry import Caller, Registry
+from mixer.registry import Registry
 from mixer.relay_book import LEFT_S, RelayBook
 from mixer.room import ParticipantPatch, RoomCreate, RoomPatch
+from mixer.sessions import Caller
 from mixer.video.layout import LayoutBody
 from tests.contracts.room_host import SETTINGS
 from tests.fakes.desk import MemoryDesk
@@ -216,7 +217,7 @@ async def test_who_does_not_come_back_after_a_crash_leaves(d: Desk, monkeypatch:
 
 async def test_a_room_that_crashes_again_and_again_waits_for_the_next_join(d: Desk) -> None:
     await d.registry.offer("demo", "whip", ANN, OFFER)
-    for _ in range(registry.MAX_CRASHES - 1):
+    for _ in range(workers.MAX_CRASHES - 1):
         await until(d, "room.restarted", lambda: d.host.kill("demo"))
     await until(d, "room.interrupted", lambda: d.host.kill("demo"))
     assert "demo" not in d.host.open_rooms
@@ -360,7 +361,7 @@ async def test_a_recording_ends_at_the_room_s_longest_and_another_begins_where_i
 async def test_an_empty_room_s_recording_ends_after_a_minute(
     d: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "EMPTY_RECORDING_S", 0.5)
+    monkeypatch.setattr(live_recordings, "EMPTY_RECORDING_S", 0.5)
     await d.registry.start_recording("demo", tracks=False, note="", by="mod")
     data = await until(d, "recording.stopped")
     assert data["reason"] == "the room was empty"

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from mixer.config import TurnSettings
+from mixer.settings import TurnSettings
 from tests.browser import BrowserName, Page, launch
 from tests.peers.relays import Relayed
 from tests.peers.test_page import join, sees_motion

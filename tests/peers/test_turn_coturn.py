@@ -11,7 +11,8 @@ from typing import Any, Final
 import pytest
 
 from mixer.cli import main
-from mixer.config import Settings, with_secrets
+from mixer.kept_secrets import with_secrets
+from mixer.settings import Settings
 from tests.peers.relays import Certificates, coturn, turn_config, turn_settings
 from tests.ports import free_port
 

@@ -22,7 +22,18 @@ from tests.turn.client import UDP, TurnClient, TurnError
 from tests.turn.echo import Echo
 from tests.turn.forbidden import FORBIDDEN
 from tests.turn.running import SECRET, Running, ours
-from turn.control import Drain, End, Ended, Listening, Metrics, Peers, parse_word, write_word
+from turn.control import (
+    Drain,
+    End,
+    Ended,
+    Listening,
+    Metrics,
+    Peers,
+    Revoke,
+    ToRelay,
+    parse_word,
+    write_word,
+)
 from turn.message import Attribute, Class, Method, write_message
 
 KINDS = ("udp", "tcp", "tls")
@@ -312,7 +323,7 @@ class Child:
         listening = self.hear(Listening)
         self.port = next(port for kind, _, port in listening.sockets if kind == "udp")
 
-    def say(self, word: Peers | End | Drain) -> None:
+    def say(self, word: ToRelay) -> None:
         self.control.write(write_word(word))
         self.control.flush()
 
@@ -362,6 +373,28 @@ def test_a_child_follows_the_rooms_and_ends_with_its_parent(echo: Echo) -> None:
         assert metrics.drops["no such channel"] == 1
         with pytest.raises(TurnError, match="437"):
             client.refresh(600)
+    child.close()
+    assert child.process.wait(60) == 0
+
+
+def test_a_child_takes_back_the_credentials_of_who_was_put_out() -> None:
+    child = Child()
+    at = ("127.0.0.1", child.port)
+    with TurnClient(at) as alice, TurnClient(at, subject="bob") as bob:
+        alice.allocate()
+        bob.allocate()
+        child.say(Revoke({"alice": int(alice.username.partition(":")[0])}))
+        child.say(End(("alice",)))
+        assert child.hear(Ended) == Ended("alice")
+        with pytest.raises(TurnError, match="403"):
+            alice.allocate()
+        bob.refresh(600)
+        with TurnClient(at) as again:  # another socket, the same credential
+            again.username, again.password = alice.username, alice.password
+            with pytest.raises(TurnError, match="403"):
+                again.allocate()
+        with TurnClient(at, ttl_s=7200) as later:
+            later.allocate()
     child.close()
     assert child.process.wait(60) == 0
 
