@@ -12,7 +12,8 @@ from typing import Final
 
 MAX_HOLD_S: Final = 0.2  # more would be a delay that hurts more than lips that are off (ITU-T G.114)
 MAX_LEAD_S: Final = 2.0  # further apart than that, one of the two reports is nonsense
-SHOWN_S: Final = 0.02  # from a picture's arrival until it is seen: decoding, and half a tick of the canvas
+DECODED_S: Final = 0.005  # from a picture's arrival until it is decoded, where a core is free
+SHOWN_S: Final = 0.02  # until it is seen: that, and half a tick of the canvas
 SLACK_S: Final = 0.01  # a picture later than its sound by so little is not worth a later sound
 
 _SOUND_S: Final = 0.5  # time constant of the sound's delay: it moves in steps of a pitch period
@@ -64,7 +65,7 @@ class LipSync:
         ``taken_s``: when it was taken, ``said_s``: when was said what is heard at ``now``, both on the sender's
         clock, None before a report. ``waits_s``: what sound waits in the jitter buffer, None without sound: until
         there are reports, picture and sound are taken to have been equally long on their way. ``held_s``: how long
-        it waits anyway, for an even pace.
+        it waits anyway, for an even pace or for a decoder.
         """
         if waits_s is None:
             self.floor_s = 0.0

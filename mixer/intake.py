@@ -18,7 +18,7 @@ import structlog
 from mixer import priority
 from mixer.audio.bridge import AudioBridge
 from mixer.audio.enhance import VoiceEnhancer, make_enhancer
-from mixer.avsync import LipSync
+from mixer.avsync import DECODED_S, LipSync
 from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
 from mixer.protocol import RosterEntry
@@ -213,12 +213,15 @@ class Intake:
         participant = connection.participant.id
         heard = self._bridge.playhead(participant, now)
         lips = self._lips.setdefault(source, LipSync())
+        lane = self._lanes.get(source)
+        # what waits for a decoder on busy cores is late, too, and its sound must know
+        decoding_s = lane.late_s - DECODED_S if lane is not None else 0.0
         hold_s = lips.hold(
             taken_s=connection.peer.sender_time("video", frame.pts, screen=screen),
             said_s=connection.peer.sender_time("audio", heard[0]) if heard is not None else None,
             waits_s=heard[1] / 1000 if heard is not None else None,
             now=now,
-            held_s=self._paces.setdefault(source, Steady()).hold(frame.pts, now),
+            held_s=max(decoding_s, self._paces.setdefault(source, Steady()).hold(frame.pts, now)),
         )
         if not screen:
             self._bridge.delay(participant, lips.floor_s * 1000)

@@ -28,6 +28,7 @@ MAX_WAIT_S: Final = 0.4
 MAX_QUEUED: Final = 24  # behind a repaired packet ten come at once, and a decoder that keeps pace takes them
 
 BATCH: Final = 3  # pictures decoded before the lane goes to the back of the pool's queue, so that lanes share
+_SMOOTHING: Final = 0.1  # of ``late_s``: some ten pictures, a third of a second
 
 
 class DecodeLane:
@@ -48,7 +49,7 @@ class DecodeLane:
         self._request_keyframe = request_keyframe
         self._clock = clock
         self._lock = threading.Lock()
-        self._queue: deque[tuple[EncodedVideo, float, float]] = deque()  # when due, since when it waits
+        self._queue: deque[tuple[EncodedVideo, float, float]] = deque()  # when it is due, when it came
         self._decoder: VideoDecoder | None = None
         self._filter = LoopFilterPolicy()
         self._width = 0  # of the stream, as its latest keyframe says
@@ -63,6 +64,7 @@ class DecodeLane:
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.decode_ms = 0.0
         self.busy_s = 0.0  # decoding, of all pictures so far
+        self.late_s = 0.0  # from a picture's coming until it is decoded, of the last second or so
 
     @property
     def depth(self) -> int:
@@ -119,8 +121,9 @@ class DecodeLane:
                 if self._closed or not self._queue:
                     self._running = False
                     return
-                frame, due, _ = self._queue.popleft()
+                frame, due, came = self._queue.popleft()
             self._decode(frame, due)
+            self.late_s += _SMOOTHING * (self._clock() - came - self.late_s)
         with self._lock:
             self._running = bool(self._queue) and not self._closed
             if self._running:

@@ -26,7 +26,7 @@ from tests.peers.scheduling import Scheduling, Span, uncovered_s
 from tests.serving import Server, workers
 
 LOOK_S: Final = 0.005
-LONG_WAIT_S: Final = 0.01  # half a tick of sound
+WINDOW_S: Final = 0.2
 
 
 class Client(WebRtcClient):
@@ -69,9 +69,7 @@ class Holes:
     audio_s: float
     video_s: float
     own_s: float  # the longest time that this process did not look
-    kept_s: (
-        float  # for so long altogether the room's process waited for a processor, ``LONG_WAIT_S`` at a time
-    )
+    kept_s: float  # of the worst ``WINDOW_S``: so long the room's process waited for a processor
     sound: Ticks
     pictures: Ticks
 
@@ -146,8 +144,7 @@ class Conference:
             for kind in ("audio", "video")
         )
         own_s = max((b - a for a, b in looks), default=now - start)
-        long = [(begin, end) for begin, end in waits if end - begin >= LONG_WAIT_S]
-        kept_s = now - start - uncovered_s((start, now), long)
+        kept_s = max((WINDOW_S - uncovered_s((end - WINDOW_S, end), waits) for _, end in waits), default=0.0)
         return Holes(audio_s, video_s, own_s, kept_s, sound, pictures)
 
     @staticmethod

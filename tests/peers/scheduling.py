@@ -22,7 +22,10 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Scheduling:
-    """Of a room's process: the waits of its loop and of its canvas; each may have held the interpreter's lock."""
+    """Of a room's process: the waits of its loop and of its canvas; each may have held the interpreter's lock.
+
+    Not of the threads that decode: they come last by design, and wait whenever anything else runs.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

@@ -103,11 +103,13 @@ async def test_what_is_recorded_can_be_fetched_and_is_in_step(server: Server) ->
         begun = time.monotonic()
         await probe.measure(SECONDS - 2.0)
         places = await asyncio.to_thread(canvas.tiles, server, room)
+        at_least = time.monotonic() - begun
         await asyncio.to_thread(server.call, "PATCH", f"/v1/recordings/{started['id']}", {"state": "stopped"})
         lasted = time.monotonic() - begun
         callers = probe.callers
     described = await sealed(server, started["id"])
-    assert described["duration"] == pytest.approx(lasted, abs=0.7)
+    # it stopped while that was being asked, which takes a moment on a busy machine
+    assert at_least - 0.7 <= described["duration"] <= lasted + 0.7
 
     data = await asyncio.to_thread(fetch_in_ranges, server, f"/v1/recordings/{started['id']}/media")
     assert len(data) > 100_000
@@ -118,9 +120,9 @@ async def test_what_is_recorded_can_be_fetched_and_is_in_step(server: Server) ->
         shown = pictures(media)
     with av.open(io.BytesIO(data), "r") as media:
         first_sample_at, heard = sound(media)
-    assert shown[-1][0] - shown[0][0] == pytest.approx(lasted, abs=0.7)
-    assert heard.size / AUDIO_CLOCK_HZ == pytest.approx(lasted, abs=0.7)
-    assert len(shown) / lasted > 20, "about 30 pictures a second, even on a busy machine"
+    for length in (shown[-1][0] - shown[0][0], heard.size / AUDIO_CLOCK_HZ):
+        assert length == pytest.approx(described["duration"], abs=0.5)
+    assert len(shown) / described["duration"] > 20, "about 30 pictures a second, even on a busy machine"
 
     middle = shown[len(shown) // 2][1]
     planes = middle.to_ndarray().astype(np.uint8, copy=False)
@@ -142,4 +144,6 @@ async def test_what_is_recorded_can_be_fetched_and_is_in_step(server: Server) ->
         assert len(delays) >= 4, "the tone is there"
         audio_lag = signal.percentile(delays, 50)
         assert audio_lag is not None
-        assert abs(1.0 - audio_lag) <= SKEW_S, f"picture {(1.0 - audio_lag) * 1000:+.0f} ms after sound"
+        told = f"{caller.identity.name}: picture {(1.0 - audio_lag) * 1000:+.0f} ms after sound"
+        print(told)
+        assert abs(1.0 - audio_lag) <= SKEW_S, told

@@ -116,7 +116,7 @@ def test_a_user_name_and_password_do_as_well(
 
     from turn.credentials import issue
 
-    made_ = issue("somebody", configured["secret"], now_s=time.time(), ttl_s=60)
+    made_ = issue("somebody", configured["secret"], now_s=time.time(), ttl_s=600)
     monkeypatch.setenv("MOSAIQUE_TURN_PASSWORD", made_.password)
     _, report = probed(
         capsys, "--turn", f"turn:127.0.0.1:{configured['turn.port']}", "--user", made_.username

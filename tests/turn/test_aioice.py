@@ -29,7 +29,7 @@ class _Sink(asyncio.DatagramProtocol):
 
 @pytest.mark.parametrize(("transport", "tls"), [("udp", False), ("tcp", False), ("tcp", True)])
 async def test_data_goes_and_comes(relay: Running, echo: Echo, transport: str, tls: bool) -> None:
-    credential = issue("aioice", SECRET, now_s=time.time(), ttl_s=600)
+    credential = issue("aioice", SECRET, now_s=time.time(), ttl_s=3600)
     context: Any = False
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

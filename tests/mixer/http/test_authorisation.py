@@ -15,7 +15,7 @@ from mixer.http.app import ROUTES
 from mixer.http.auth import Authenticator
 from mixer.http.routing import Route
 from mixer.room import Role
-from tests.mixer.http.site import ADMIN_TOKEN, SECRET, Site, check_problem, token
+from tests.mixer.http.site import ADMIN_TOKEN, DAY_S, SECRET, Site, check_problem, token
 
 ROLES = get_args(Role)
 
@@ -135,7 +135,7 @@ def _none_algorithm() -> str:
     def part(data: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(data).encode()).rstrip(b"=").decode()
 
-    claims = {"sub": "ann", "room": "demo", "role": "admin", "exp": int(time.time()) + 600}
+    claims = {"sub": "ann", "room": "demo", "role": "admin", "exp": int(time.time()) + DAY_S}
     return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
 
 
@@ -147,7 +147,7 @@ BAD = {
     "words": "not a token",
     "almost admin": ADMIN_TOKEN[:-1],
     "expired": token("admin", exp=int(time.time()) - 1),
-    "not yet": token("admin", nbf=int(time.time()) + 600),
+    "not yet": token("admin", nbf=int(time.time()) + DAY_S),
     "for ever": token("admin", exp=None),
     "exp is text": token("admin", exp="tomorrow"),
     "exp is infinite": token("admin", exp=float("inf")),

@@ -151,6 +151,21 @@ def test_a_long_queue_goes_to_the_back_of_the_pool_between_batches(clip: list[En
     assert bench.lane.decoded == BATCH + 2
 
 
+def test_what_waits_for_a_decoder_is_late(clip: list[EncodedVideo]) -> None:
+    now = 0.0
+    bench = Bench()
+    bench.lane = DecodeLane(bench.pool, bench.mailbox, bench.ask, clock=lambda: now)
+    for frame in clip[:MAX_QUEUED]:
+        bench.lane.push(frame)
+    now = 0.15
+    bench.pool.run()
+    assert 0.1 < bench.lane.late_s < 0.15
+    for frame in clip[MAX_QUEUED:]:
+        bench.lane.push(frame)
+        bench.pool.run()
+    assert bench.lane.late_s < 0.01, "and in time again"
+
+
 def test_a_closed_lane_decodes_nothing_more(clip: list[EncodedVideo]) -> None:
     bench = Bench()
     bench.lane.push(clip[0])
