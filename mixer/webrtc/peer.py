@@ -607,7 +607,7 @@ class Peer:
                 "nacks": mix.nacks,
                 "plis": mix.plis,
                 "queued": self._mix.queued,
-                "dropped": self._mix.dropped,
+                "dropped": self._mix.dropped + dropped["send"],
                 "choked": mix.choked,
                 "padded": mix.padded,
                 **self._mix.downlink.stats(self._factory.clock()),

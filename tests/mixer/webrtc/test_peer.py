@@ -23,6 +23,7 @@ from mixer.rtp.packet import parse_rtp
 from mixer.rtp.payload import h264, vp8
 from mixer.rtp.rtcp import Bye, ReceiverEstimatedMaxBitrate, ReceiverReport, write_rtcp
 from mixer.video.demand import Demand
+from mixer.webrtc.batch import Slot
 from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.feedback import SOUND_BPS
 from mixer.webrtc.outgoing import ntp_time
@@ -507,7 +508,8 @@ async def test_strangers_change_nothing(factory: PeerFactory) -> None:
             stranger.sendto(data, target)
     # and from the peer's own address: what its network may do to it
     for data in (b"", b"\x80" * 1601, b"\x80" * 1400, b"\x16\xfe\xfd" + bytes(20)):
-        factory.port._route(data, next(iter(factory.port._by_source)), factory.port.sockets[0])
+        name = bytes(2) + next(iter(factory.port._by_source)) + bytes(8)
+        factory.port._route(Slot.holding(data, name), factory.port.sockets[0])
     before = len(sink.video)
     await until(lambda: len(sink.video) > before + 10, "pictures as if nothing had been")
     assert not sink.closed
@@ -534,7 +536,7 @@ async def test_a_peer_that_vanishes_is_given_up_by_the_clock() -> None:
     peer = factory.peer(sink, send=True, receive=True)
     await join(peer, pc)
     await until(lambda: sink.video, "pictures")
-    factory.port._route = lambda data, source, opened: None  # type: ignore[method-assign]  # its network is gone
+    factory.port._route = lambda slot, opened: None  # type: ignore[method-assign]  # its network is gone
     shift = 20.0
     peer.poll(factory.clock())
     assert not peer._closed
