@@ -154,6 +154,10 @@ def _second_byte(payload_type: int, marker: bool) -> int:
 
 def _read_one_byte(data: bytes, position: int, end: int, into: dict[int, bytes]) -> None:
     """RFC 8285 section 4.2: 4 bits of identifier, 4 bits of length - 1."""
+    head = data[position] if position + 4 == end else 0
+    if 0x10 <= head < 0xF0 and not head & 0x0F and data[position + 2 : end] == b"\0\0":
+        into[head >> 4] = data[position + 1 : position + 2]  # a level alone: what most voices say
+        return
     while position < end:
         head = data[position]
         position += 1

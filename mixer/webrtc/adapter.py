@@ -422,6 +422,7 @@ class SecureTransport:
             maxlen=64
         )  # media that overtakes the end of the handshake
         self._closing = False
+        self._lost = self._count_lost  # bound once: it goes along with each packet
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -482,10 +483,7 @@ class SecureTransport:
         if selected is None or self._closing:
             return False
         via, _, name = selected
-        slot = via.outbox.slot()
-        seal(packet, slot)
-        self.bytes_sent += slot.length[0]
-        via.post(name, self._lost)
+        self.bytes_sent += via.outbox.post(packet, seal, name, self._lost)
         return True
 
     def call(self, answered: Callable[[], None]) -> None:
@@ -493,7 +491,7 @@ class SecureTransport:
         if not self._closing:
             self._ice.call(answered)
 
-    def _lost(self, size: int) -> None:
+    def _count_lost(self, size: int) -> None:
         self.bytes_sent -= size
         self.dropped["send"] += 1
 

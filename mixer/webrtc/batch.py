@@ -117,7 +117,7 @@ class _Row:
             header.msg_name, header.msg_namelen = self._names + index * _NAME_BYTES, self._name_size
             header.msg_iov, header.msg_iovlen = self._pieces + index, 1
 
-    def _slots(self, length: Callable[[int], Any]) -> list[Slot]:
+    def _row(self, length: Callable[[int], Any]) -> list[Slot]:
         return [
             Slot(
                 self._packets + index * SLOT_BYTES,
@@ -135,7 +135,7 @@ class Inbox(_Row):
         super().__init__(sock, READ_BYTES)
         self.key: Final = _KEY[sock.family]
         """Which part of a slot's name tells its sender: `sender_key`."""
-        self.slots: Final = self._slots(
+        self.slots: Final = self._row(
             lambda at: _C.cast("int *", _C.addressof(self._messages[at], "msg_len"))
         )
         self._receive = self._by_one if by_one else getattr(_LIBC, "recvmmsg", self._by_one)
@@ -165,14 +165,24 @@ class Inbox(_Row):
 
 
 class Outbox(_Row):
-    """What is to leave by one socket. ``unsent(errno)`` hears of each datagram that the kernel would not take."""
+    """What is to leave by one socket. ``unsent(errno)`` hears of each datagram that the kernel would not take;
+    ``begun()`` when the first one waits: somebody has to call ``flush``.
+    """
 
-    def __init__(self, sock: socket.socket, unsent: Callable[[int], None], *, by_one: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        unsent: Callable[[int], None],
+        begun: Callable[[], object],
+        by_one: bool = False,
+    ) -> None:
         super().__init__(sock, SLOT_BYTES)
         self._unsent = unsent
+        self._begun = begun
         # iov_len is a size_t of which libsrtp sees the lower half as its int
         half = _C.sizeof("size_t") - _C.sizeof("int") if sys.byteorder == "big" else 0
-        self._all = self._slots(
+        self._slots: Final = self._row(
             lambda at: _C.cast("int *", _C.cast("char *", _C.addressof(self._pieces[at], "iov_len")) + half)
         )
         self._lost: list[Callable[[int], None]] = []
@@ -181,23 +191,31 @@ class Outbox(_Row):
     def __len__(self) -> int:
         return len(self._lost)
 
-    def slot(self) -> Slot:
-        """Where the next datagram is to be written; ``add`` then takes it. The same one until then."""
-        if len(self._lost) == SLOTS:
-            self.flush()
-        return self._all[len(self._lost)]
+    def post(
+        self, packet: bytes, write: Callable[[bytes, Slot], None], name: bytes, lost: Callable[[int], None]
+    ) -> int:
+        """``write(packet, slot)``, and keep that for the address ``name`` (`sockaddr`, of the socket's family) until
+        ``flush``; a full row leaves before. Returns its size.
 
-    def add(self, name: bytes, lost: Callable[[int], None]) -> None:
-        """Take what was written into ``slot``, for the address ``name`` (`sockaddr`, of the socket's family).
-
-        ``lost(size)`` is called while it is flushed if it does not leave.
+        ``lost(size)`` is called by ``flush`` if it does not leave. What ``write`` raises comes out, nothing is kept.
         """
-        self._all[len(self._lost)].name[:] = name
-        self._lost.append(lost)
+        waiting = self._lost
+        at = len(waiting)
+        if at == SLOTS:
+            self.flush()
+            waiting, at = self._lost, 0
+        slot = self._slots[at]
+        write(packet, slot)
+        slot.name[:] = name
+        waiting.append(lost)
+        if not at:
+            self._begun()
+        size: int = slot.length[0]
+        return size
 
     def waiting(self) -> list[tuple[bytes, Address]]:
         """What would leave now, and where to."""
-        return [(slot.read(), address_of(slot.name[:])) for slot in self._all[: len(self)]]
+        return [(slot.read(), address_of(slot.name[:])) for slot in self._slots[: len(self)]]
 
     def flush(self) -> None:
         """Send all that was added. One that can't leave costs the others nothing."""
@@ -210,7 +228,7 @@ class Outbox(_Row):
                 continue
             # of the first one that is left: sendmmsg(2) tells an error only when nothing was sent
             self._unsent(_C.errno)
-            lost[at](self._all[at].length[0])
+            lost[at](self._slots[at].length[0])
             at += 1
 
     def _by_one(self, fd: int, messages: Any, count: int, flags: int) -> int:

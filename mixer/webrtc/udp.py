@@ -59,10 +59,9 @@ class UdpSocket:
     ) -> None:
         self._sock = sock
         self._dropped = dropped
-        self._loop = loop
         self._sendto = sock.sendto
         self.inbox = Inbox(sock)
-        self.outbox = Outbox(sock, self._unsent)
+        self.outbox = Outbox(sock, unsent=self._unsent, begun=lambda: loop.call_soon(self.flush))
         self.port: int = sock.getsockname()[1]
         self.addresses = addresses  # what to advertise for it, best first
         self.family = sock.family
@@ -81,23 +80,14 @@ class UdpSocket:
         return False
 
     def name(self, destination: Address) -> bytes | None:
-        """``destination`` as `post` takes it; ``None`` when this socket can't reach it."""
+        """``destination`` as ``outbox`` takes it; ``None`` when this socket can't reach it."""
         with contextlib.suppress(OSError, struct.error):
-            name = sockaddr(destination)
-            return name if len(name) == len(self.outbox.slot().name) else None
+            if (":" in destination[0]) == (self.family == socket.AF_INET6):
+                return sockaddr(destination)
         return None
 
-    def post(self, name: bytes, lost: Callable[[int], None]) -> None:
-        """Send what was written into ``outbox.slot()`` with all else of this turn of the loop.
-
-        ``lost(size)``: it did not leave after all (counted here too).
-        """
-        if not len(self.outbox):
-            self._loop.call_soon(self.flush)
-        self.outbox.add(name, lost)
-
     def flush(self) -> None:
-        """Send what was posted."""
+        """Send what was posted in this turn of the loop."""
         self.outbox.flush()
 
     def close(self) -> None:

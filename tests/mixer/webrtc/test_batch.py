@@ -35,10 +35,15 @@ def bound(host: str) -> Iterator[socket.socket]:
 
 
 def write(box: Outbox, data: bytes, to: tuple[str, int], lost: list[int]) -> None:
-    slot = box.slot()
-    slot.packet[0 : len(data)] = data
-    slot.length[0] = len(data)
-    box.add(sockaddr(to), lost.append)
+    def fill(packet: bytes, slot: Slot) -> None:
+        slot.packet[0 : len(packet)] = packet
+        slot.length[0] = len(packet)
+
+    assert box.post(data, fill, sockaddr(to), lost.append) == len(data)
+
+
+def outbox(sock: socket.socket, errors: list[int], *, by_one: bool = False) -> Outbox:
+    return Outbox(sock, unsent=errors.append, begun=lambda: None, by_one=by_one)
 
 
 def read(box: Inbox, count: int) -> list[bytes]:
@@ -51,7 +56,7 @@ def test_a_row_goes_out_and_comes_in(host: str, by_one: bool) -> None:
     with bound(host) as one, bound(host) as two:
         errors: list[int] = []
         lost: list[int] = []
-        out, inbox = Outbox(one, errors.append, by_one=by_one), Inbox(two, by_one=by_one)
+        out, inbox = outbox(one, errors, by_one=by_one), Inbox(two, by_one=by_one)
         assert inbox.receive(8) == 0
         there, here = two.getsockname()[:2], one.getsockname()[:2]
         sent = [bytes([number]) * size for number, size in enumerate((1, 12, 200, 1500, READ_BYTES, 0))]
@@ -73,7 +78,7 @@ def test_one_that_cannot_leave_costs_the_others_nothing(by_one: bool) -> None:
     with bound(HOSTS[0]) as one, bound(HOSTS[0]) as two:
         errors: list[int] = []
         lost: list[int] = []
-        out = Outbox(one, errors.append, by_one=by_one)
+        out = outbox(one, errors, by_one=by_one)
         there = two.getsockname()
         for number in range(
             9
@@ -88,7 +93,7 @@ def test_one_that_cannot_leave_costs_the_others_nothing(by_one: bool) -> None:
 def test_a_full_row_leaves_at_once_and_the_next_begins() -> None:
     with bound(HOSTS[0]) as one, bound(HOSTS[0]) as two:
         lost: list[int] = []
-        out = Outbox(one, lost.append)
+        out = outbox(one, lost)
         for number in range(SLOTS + 3):
             write(out, bytes([number]), two.getsockname(), lost)
         assert len(out) == 3
@@ -96,11 +101,27 @@ def test_a_full_row_leaves_at_once_and_the_next_begins() -> None:
         assert [two.recv(10)[0] for _ in range(SLOTS + 3)] == list(range(SLOTS + 3))
 
 
+def test_who_can_not_write_leaves_nothing_behind() -> None:
+    begun: list[int] = []
+    with bound(HOSTS[0]) as one, bound(HOSTS[0]) as two:
+        out = Outbox(one, unsent=begun.append, begun=lambda: begun.append(1))
+
+        def refuse(packet: bytes, slot: Slot) -> None:
+            raise ValueError("no key")
+
+        with pytest.raises(ValueError, match="no key"):
+            out.post(b"x", refuse, sockaddr(two.getsockname()), begun.append)
+        assert (len(out), begun) == (0, [])
+        for _ in range(2):
+            write(out, b"x", two.getsockname(), begun)
+        assert begun == [1]  # of the first alone
+
+
 def test_a_closed_socket_loses_all_and_says_so() -> None:
     with bound(HOSTS[0]) as one, bound(HOSTS[0]) as two:
         errors: list[int] = []
         lost: list[int] = []
-        out, inbox = Outbox(one, errors.append), Inbox(one)
+        out, inbox = outbox(one, errors), Inbox(one)
         one.close()
         for _ in range(3):
             write(out, b"four", two.getsockname(), lost)
