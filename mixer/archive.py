@@ -25,6 +25,7 @@ from tqdm import tqdm
 from mixer import config
 from mixer.errors import ConfigError, MosaiqueError
 from mixer.http.holdings import public
+from mixer.kept_secrets import make_data_dir, with_secrets
 from recording.archive import StoredFile
 from recording.audit import MAX_NAMED
 from recording.audit_copy import compare_audit, copy_audit, restore_audit
@@ -98,8 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one of them. Raises ``ConfigError`` (usage) and ``MosaiqueError`` (failed)."""
-    settings = config.with_secrets(config.load(file=args.config, assignments=args.assignments))
-    data = config.make_data_dir(settings)
+    settings = with_secrets(config.load(file=args.config, assignments=args.assignments))
+    data = make_data_dir(settings)
     try:
         holdings = Holdings.open(
             data, open_both(settings.archive.places()), mode=settings.archive.retention_mode

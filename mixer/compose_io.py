@@ -1,4 +1,4 @@
-"""Files as the composer sees them: pictures and sound by the second in, one composed file out."""
+"""Files as the composer sees them: pictures and sound by the second."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import av
 import numpy as np
@@ -17,10 +16,8 @@ from mixer.audio.mix import Pcm
 from mixer.errors import MosaiqueError
 from mixer.media import AUDIO_CLOCK_HZ, FRAME_SAMPLES
 from mixer.video.compositor import placement
-from mixer.video.frame import frame_of
-from mixer.video.layout import LayoutBody, Tile
+from mixer.video.layout import Tile
 from mixer.video.loopfilter import KEYFRAME_S, SMALL
-from mixer.video.picture import Picture
 from mixer.video.scaler import Scaler
 
 # Of each input so many pictures are decoded in one go: its reference pictures stay in the processor's caches.
@@ -28,11 +25,6 @@ from mixer.video.scaler import Scaler
 _BATCH_TICKS: Final = 16
 _BATCH_BYTES: Final = 24 << 20  # of pictures that wait, twice: half of a desktop processor's last cache
 _GAP_S: Final = 0.1  # a hole in a sound track larger than any encoder's padding
-_AAC_FRAME: Final = 1024  # ISO/IEC 14496-3: samples of one AAC-LC frame
-_AUDIO_BPS: Final = 96_000
-CONTAINERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_AVCOL_SPC_SMPTE170M: Final = 6  # BT.601, the canvas' matrix (mixer.video.picture)
-_AVCOL_RANGE_MPEG: Final = 1
 
 
 class ComposeFailed(MosaiqueError):
@@ -74,32 +66,27 @@ class VideoInput:
         self._container = open_input(path)
         self._start = _start_s(self._container)
         streams = self._container.streams.video
-        self._frames: Iterator[av.VideoFrame] = iter(())
         self.tile: Tile | None = None
         self._scaler = Scaler()
         self._size = (streams[0].width, streams[0].height) if streams else (0, 0)
-        if streams:
-            self._frames = self._decode(streams[0])
         self.duration_s = float((self._container.duration or 0) / av.time_base)
         """What the container announces, 0.0 if nothing."""
         self.has_sound = bool(self._container.streams.audio)
         self.broken: str | None = None
+        self._frames: Iterator[av.VideoFrame] = self._decode(streams[0]) if streams else iter(())
         self._next: av.VideoFrame | None = None
-        self.has_pictures = _has_pictures(path)
-        self._begun = False
+        self._fetch()
+        self.has_pictures: Final = self._next is not None
 
     @property
     def ended(self) -> bool:
         """No picture is left after the one that ``advance`` gave last."""
-        return self._next is None if self._begun else not self.has_pictures
+        return self._next is None
 
     def advance(self, until_s: float) -> av.VideoFrame | None:
         """The newest picture up to ``until_s``; None when there is none newer than the last one given."""
         newest = None
-        if not self._begun:
-            self._begun = True
-            self._fetch()
-        while self._next is not None and self._time(self._next) <= until_s:
+        while self._next is not None and (self._next.time or 0.0) - self._start <= until_s:
             newest = self._next
             self._fetch()
         return newest if newest is None or self.tile is None else self._fitted(newest, self.tile)
@@ -114,52 +101,47 @@ class VideoInput:
         """Close the file."""
         self._container.close()
 
-    def _time(self, frame: av.VideoFrame) -> float:
-        return (
-            0.0 if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
-        ) - self._start
-
     def _fitted(self, frame: av.VideoFrame, tile: Tile) -> av.VideoFrame:
         """Scaled at once, while the caches still hold it: 0.24 ms where it takes 0.33 later."""
         place = placement(frame.width, frame.height, tile.width, tile.height, tile.fit)
         try:
-            return frame_of(self._scaler.place(frame, place))
+            return self._scaler.fitted(frame, place)
         except (av.FFmpegError, ValueError, MemoryError):
             return frame  # the scene finds out, too, and counts it
 
     def _decode(self, stream: av.video.stream.VideoStream) -> Iterator[av.VideoFrame]:
         # One thread of bytecode and one of codecs: frame threads of nine decoders only cost.
         stream.codec_context.thread_count = 1
-        if stream.codec_context.name != "vp8":
-            yield from self._container.decode(stream)
-            return
-        decoder, keyframe_s, sparse = stream.codec_context, 0.0, False
+        if stream.codec_context.name == "vp8":
+            return self._decode_vp8(stream)
+        return self._container.decode(stream)
+
+    def _decode_vp8(self, stream: av.video.stream.VideoStream) -> Iterator[av.VideoFrame]:
+        decoder, keyframe_s, sparse = _vp8(skip_loop_filter=False), 0.0, False
+        first: av.Packet[av.video.stream.VideoStream] | None = None  # decoded before the tile was known
         for packet in self._container.demux(stream):
             if packet.is_keyframe:
                 at_s = float(packet.pts * packet.time_base) if packet.pts is not None else keyframe_s
                 # Nobody can be asked for a keyframe here: a file that has too few of them keeps its filter.
                 sparse, keyframe_s = sparse or at_s - keyframe_s > KEYFRAME_S, at_s
-                small = self.tile is not None and self.tile.width <= SMALL * stream.width
-                decoder = _vp8(skip_loop_filter=small and not sparse)
+                decoder = _vp8(skip_loop_filter=self._is_small and not sparse)
+                first = packet if self.tile is None else None
+            elif first is not None:
+                if self._is_small:
+                    decoder = _vp8(skip_loop_filter=True)
+                    decoder.decode(first)
+                first = None
             yield from decoder.decode(packet)
+
+    @property
+    def _is_small(self) -> bool:
+        return self.tile is not None and self.tile.width <= SMALL * self._size[0]
 
     def _fetch(self) -> None:
         try:
             self._next = next(self._frames, None)
         except av.FFmpegError as error:
             self._next, self.broken = None, str(error)
-
-
-def _has_pictures(path: Path) -> bool:
-    """Whether a first picture can be decoded."""
-    with open_input(path) as container:
-        streams = container.streams.video
-        try:
-            if streams:
-                streams[0].codec_context.thread_count = 1
-            return bool(streams) and next(container.decode(streams[0]), None) is not None
-        except av.FFmpegError:
-            return False
 
 
 def _vp8(*, skip_loop_filter: bool) -> av.VideoCodecContext:
@@ -301,79 +283,3 @@ class Ahead:
             # Half a tick of tolerance: clips in milliseconds (Matroska) say 0.033 for 1/30.
             column.append((source.advance((tick + 0.5) / self._fps), ended))
         return column
-
-
-# --- the output
-
-
-class Writer:
-    """One file with the composed picture and, if any input has sound, the mix. Written beside, then renamed."""
-
-    def __init__(self, path: Path, body: LayoutBody, *, sound: bool, bitrate_bps: int, preset: str) -> None:
-        self._path = path
-        self._part = path.with_name(f".{path.name}.part")
-        self._fifo = av.AudioFifo()
-        self._samples = 0
-        fps = body.canvas.fps
-        kind = CONTAINERS[path.suffix.lower()]
-        try:
-            self._out = av.open(
-                str(self._part),
-                "w",
-                format=kind,
-                options={"movflags": "+faststart"} if kind != "matroska" else {},
-            )
-            video = self._out.add_stream("libx264", rate=fps, options={"preset": preset})
-            video.width, video.height, video.pix_fmt = body.canvas.width, body.canvas.height, "yuv420p"
-            video.bit_rate = bitrate_bps
-            video.codec_context.thread_count = 1
-            video.codec_context.colorspace = _AVCOL_SPC_SMPTE170M
-            video.codec_context.color_range = _AVCOL_RANGE_MPEG
-            self._video = video
-            self._audio = self._out.add_stream("aac", rate=AUDIO_CLOCK_HZ, layout="mono") if sound else None
-            if self._audio is not None:
-                self._audio.bit_rate = _AUDIO_BPS
-        except (av.FFmpegError, OSError) as error:
-            raise ComposeFailed(f"{path} cannot be written: {error}") from error
-        self._tick = Fraction(1, fps)
-
-    def picture(self, canvas: Picture, index: int) -> None:
-        """Append the picture of tick ``index``; the canvas may change afterwards."""
-        frame = frame_of(canvas)
-        frame.pts, frame.time_base = index, self._tick
-        self._out.mux(self._video.encode(frame))
-
-    def sound(self, pcm: Pcm) -> None:
-        """Append mono samples at 48 kHz, ±1.0."""
-        frame = av.AudioFrame.from_ndarray(pcm.reshape(1, -1), format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = (
-            AUDIO_CLOCK_HZ,
-            Fraction(1, AUDIO_CLOCK_HZ),
-            self._samples,
-        )
-        self._samples += len(pcm)
-        self._fifo.write(frame)
-        while (chunk := self._fifo.read(_AAC_FRAME)) is not None:
-            self._encode_sound(chunk)
-
-    def finish(self) -> None:
-        """Write what the encoders still hold and put the file in its place."""
-        self._out.mux(self._video.encode(None))
-        if self._audio is not None:
-            rest = self._fifo.read(0, partial=True)
-            if rest is not None:
-                self._encode_sound(rest)
-            self._out.mux(self._audio.encode(None))
-        self._out.close()
-        self._part.replace(self._path)
-
-    def close(self) -> None:
-        """Without ``finish`` before it: leave nothing behind."""
-        try:
-            self._out.close()
-        finally:
-            self._part.unlink(missing_ok=True)
-
-    def _encode_sound(self, frame: av.AudioFrame) -> None:
-        if self._audio is not None:
-            self._out.mux(self._audio.encode(frame))

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.audio.bridge import AudioBridge
-from mixer.compose_io import Ahead, Composed, ComposeFailed, Tick, Writer
+from mixer.compose_film import FILM, Writer
+from mixer.compose_io import Ahead, Composed, ComposeFailed, Tick
 from mixer.compose_package import RecordedPackage
 from mixer.compose_tracks import TrackPictures, TrackVoice
 from mixer.media import AUDIO_CLOCK_HZ, TICK_S
@@ -40,7 +41,7 @@ def compose_recording(
     *,
     bitrate_bps: int,
     progress: Callable[[float], None] = lambda _: None,
-    preset: str = "veryfast",
+    preset: str = FILM,
 ) -> Composed:
     """Compose ``package`` as ``replay`` plays it into ``output``, a film of the form of ``canvas``.
 

@@ -16,14 +16,19 @@ _TOLD_CORES: Final = 0.05  # a change of the CPU's use that control is told of
 
 
 class LoadWatch:
-    """Feeds one ``Overload``. ``cores``: what the server may use in all; ``None``: the machine's."""
+    """Feeds one ``Overload``. ``cores``: what the server may use in all; ``None``: the machine's.
 
-    def __init__(self, sound: TickSchedule, frames: FrameClock, intake: Intake, cores: float | None) -> None:
+    ``acts``: otherwise the pressure is told, no step is taken and nobody refused.
+    """
+
+    def __init__(
+        self, sound: TickSchedule, frames: FrameClock, intake: Intake, cores: float | None, *, acts: bool
+    ) -> None:
         self._sound = sound
         self._frames = frames
         self._intake = intake
         self._allowed = cores or float(os.cpu_count() or 1)
-        self._overload = Overload()
+        self._overload = Overload(acts=acts)
         self._before: tuple[float, ...] | None = None
         self._told: tuple[int, bool, float] = (0, False, 0.0)
         self._cores = 0.0

@@ -112,9 +112,12 @@ def reduced(body: LayoutBody, step: Step) -> LayoutBody:
 
 
 class Overload:
-    """One room's way down the steps and up again. ``moves`` counts them."""
+    """One room's way down the steps and up again. ``moves`` counts them. ``acts``: otherwise it stays where it is and
+    is never full, and only the pressure and its cause are told.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, acts: bool = True) -> None:
+        self._acts = acts
         self._index = 0
         self._busy_since: float | None = None
         self._over_since: float | None = None
@@ -147,6 +150,8 @@ class Overload:
         shares = sample.shares
         self.cause = max(shares, key=lambda cause: shares[cause])
         self.pressure = shares[self.cause]
+        if not self._acts:
+            return self.step
         self._busy_since = _since(self._busy_since, self.pressure >= FULL_AT, now)
         self._over_since = _since(self._over_since, self.pressure >= OVER_AT, now)
         self._easy_since = _since(self._easy_since, self.pressure < EASY_AT, now)

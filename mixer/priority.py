@@ -14,9 +14,15 @@ from typing import Final
 
 CANVAS_NICE: Final = 5
 DECODE_NICE: Final = 10  # below the canvas: a tick with last frame's picture beats no tick
+LOWEST: Final = 19  # nice(2)
 
 
 def lower(nice: int) -> None:
-    """Lower the calling thread's priority by ``nice`` (1 to 19). Nothing happens where threads have none."""
+    """Lower the calling thread's priority by ``nice`` (1 to 19), below that of the process whose thread it is.
+
+    Nothing happens where threads have none.
+    """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        # from where the process is: one that was started with `nice` may not take that back, and others shall wait
+        given = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(LOWEST, given + nice))

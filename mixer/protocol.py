@@ -24,12 +24,15 @@ class Message(BaseModel):
 
 
 class WorkerSettings(Message):
-    """Where a worker's sockets live (``udp_ports`` is inclusive at both ends), what it may use, how it logs."""
+    """Where a worker's sockets live (``udp_ports`` is inclusive at both ends), what it may use and whether it gives up
+    quality when that is not enough, how it logs.
+    """
 
     host: str
     public_ip: str | None
     udp_ports: tuple[int, int]
     cpu_cores: float | None = None
+    overload: Literal["act", "tell"] = "act"
     log_level: str = "info"
     log_style: str = "auto"
 

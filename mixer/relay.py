@@ -21,10 +21,10 @@ from typing import Final, Protocol
 
 import structlog
 
-from mixer.config import Settings
 from mixer.errors import ConfigError
 from mixer.relay_book import RelayBook
 from mixer.relay_config import configuration, free_ports
+from mixer.settings import Settings
 from turn import control
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class Relay(Protocol):
 
 
 class RelayProcess:
-    """See the module; ``Relay`` for the HTTP side. ``settings`` went through ``config.with_secrets``."""
+    """See the module; ``Relay`` for the HTTP side. ``settings`` went through ``kept_secrets.with_secrets``."""
 
     def __init__(self, settings: Settings, book: RelayBook, *, program: Sequence[str] = PROGRAM) -> None:
         self._settings = settings

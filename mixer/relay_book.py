@@ -5,18 +5,21 @@ whoever listens, and says all that is in force to a relay that starts. Without a
 
 Allocations exist before the connection that they are for: a browser gathers first and posts its offer then. So a
 subject (the participant's id) is not over when it has no session, but when it has had none for a while: ``LEFT_S``
-after its last one, ``UNUSED_S`` after credentials were handed out that nobody used. Times are monotonic seconds.
+after its last one, ``UNUSED_S`` after credentials were handed out that nobody used. Who is put out of a room is over at
+once, and the credentials that they were given so far are void; if the API gives them others, they may come back.
+Times are monotonic seconds, but those that credentials expire by.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from mixer.protocol import MediaSocket
-from turn.control import End, Peers, ToRelay
+from turn.control import End, Peers, Revoke, ToRelay
 from turn.policy import Peer
 
 Entry = tuple[Peer, Peer]  # what a client may name, and where its datagrams go
@@ -26,6 +29,11 @@ UNUSED_S: Final = (
     120.0  # from being asked for credentials to a session: the visitor may still look for a camera
 )
 MAX_WAITING: Final = 10_000  # subjects without a session; past it the oldest is over at once
+# A working day, as long as a token lives; when it is over the relay ends the allocation.
+CREDENTIAL_S: Final = 12 * 3600
+# Subjects put out within that time; past it the credentials of the first are good again.
+MAX_REVOKED: Final = 10_000
+_REVOKED_A_WORD: Final = 300  # of 508 bytes at most, each six in JSON at worst; a line takes a mebibyte
 
 
 class RelayBook:
@@ -35,6 +43,7 @@ class RelayBook:
         self._rooms: dict[str, tuple[Entry, ...]] = {}
         self._sessions: Counter[str] = Counter()
         self._waiting: OrderedDict[str, float] = OrderedDict()  # subject → when it is over
+        self._revoked: OrderedDict[str, int] = OrderedDict()  # subject → the last expiry that is void
         self._say: Callable[[ToRelay], None] | None = None
 
     # --- the relay's side -----------------------------------------------------------------------------------
@@ -45,6 +54,9 @@ class RelayBook:
         entries = [entry for room in self._rooms.values() for entry in room]
         if entries:
             self._tell(add=entries)
+        revoked = iter(self._revoked.items())
+        while self._say is not None and (some := dict(itertools.islice(revoked, _REVOKED_A_WORD))):
+            self._say(Revoke(some))
 
     def sweep(self, now: float) -> None:
         """Say which subjects are over by ``now``."""
@@ -82,11 +94,27 @@ class RelayBook:
         if subject not in self._sessions:
             self._wait(subject, max(now + UNUSED_S, self._waiting.get(subject, 0.0)))
 
-    def removed(self, subject: str) -> None:
-        """``subject`` was put out of its room: unless it is in another one, its allocations end now."""
-        if subject not in self._sessions:
-            self._waiting.pop(subject, None)
-            self._end([subject])
+    def expiry(self, subject: str, unix_s: float) -> int:
+        """When a credential expires that ``subject`` is given at ``unix_s``; in the second in which those before it
+        became void it is good all the same.
+        """
+        return max(int(unix_s) + CREDENTIAL_S, self._revoked.get(subject, 0) + 1)
+
+    def removed(self, subject: str, unix_s: float) -> None:
+        """``subject`` was put out of its room: unless it is in another one, its allocations end now, and the
+        credentials that it has make no more.
+        """
+        if subject in self._sessions:
+            return
+        until = self.expiry(subject, unix_s)
+        self._revoked.pop(subject, None)
+        self._revoked[subject] = until
+        while len(self._revoked) > MAX_REVOKED or next(iter(self._revoked.values())) <= unix_s:
+            self._revoked.popitem(last=False)
+        if self._say is not None:
+            self._say(Revoke({subject: until}))
+        self._waiting.pop(subject, None)
+        self._end([subject])
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import structlog
 
-from mixer.config import Settings, TurnSettings
 from mixer.errors import ConfigError
+from mixer.settings import Settings, TurnSettings
 from mixer.webrtc.udp import advertised
 
 log = structlog.get_logger(__name__)

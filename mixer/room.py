@@ -177,6 +177,7 @@ class Room:
     recording: RecordingOrder | None = None
     speaker: str | None = None
     epoch: int = 0
+    ended: bool = False  # and its name may be another room's by now
 
     @classmethod
     def create(cls, body: RoomCreate, now: datetime, *, by: str) -> Room:

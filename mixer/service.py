@@ -18,15 +18,16 @@ import structlog
 from aiohttp import web
 
 from mixer import protocol
-from mixer.config import ArchiveSettings, Settings
 from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.events import EventHub
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
+from mixer.live_recordings import DeskState
 from mixer.priority import lower
-from mixer.registry import DeskState, Registry
+from mixer.registry import Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
+from mixer.settings import ArchiveSettings, Settings
 from recording.archive import Archive
 from recording.errors import EndpointRefused, RecordingLive, StoreError, WrongState
 from recording.holdings import Holdings
@@ -48,7 +49,7 @@ KEEPER_NICE: Final = 15  # nobody waits for it
 
 
 class ArchiveDesk:
-    """The archive's front office for the registry (``registry.RecordingDesk``)."""
+    """The archive's front office for the registry (``live_recordings.RecordingDesk``)."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -146,8 +147,9 @@ class KeeperThread:
         self._loop = asyncio.get_running_loop()
         self._hub = hub
         self._keeper = Keeper(
-            holdings.custody, holdings.audit, holdings.store, holdings.index, policy, damaged=self._damaged
-        )
+            holdings.custody, holdings.audit, holdings.store, holdings.index, policy,
+            catch_up=holdings.catch_up, damaged=self._damaged,
+        )  # fmt: skip
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="archive keeper", daemon=True)
 
@@ -179,7 +181,7 @@ class KeeperThread:
 async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     """The whole service, up: yields the base URLs it listens on, drains at the end.
 
-    ``settings`` went through ``config.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
+    ``settings`` went through ``kept_secrets.with_secrets``. Raises ``ConfigError``, ``OSError`` (a port is taken).
     """
     places = settings.archive.places()
     try:
@@ -202,6 +204,7 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
             public_ip=settings.media.public_ip,
             udp_ports=(settings.media.udp_ports.start, settings.media.udp_ports.stop - 1),
             cpu_cores=settings.media.cpu_cores,
+            overload=settings.media.overload,
             log_level=settings.log.level,
             log_style=settings.log.format,
         ),

@@ -72,7 +72,13 @@ class Session:
         )
         self._journal = RoomJournal(self._recording.note)
         self._journal.layout(state.layout_version, state.layout)
-        self._load = LoadWatch(self._audio_ticks, self._frame_clock, self._intake, state.settings.cpu_cores)
+        self._load = LoadWatch(
+            self._audio_ticks,
+            self._frame_clock,
+            self._intake,
+            state.settings.cpu_cores,
+            acts=state.settings.overload == "act",
+        )
         self._factory = PeerFactory(
             host=state.settings.host,
             ports=range(state.settings.udp_ports[0], state.settings.udp_ports[1] + 1),

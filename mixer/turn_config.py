@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from mixer import config
-from mixer.config import Settings
 from mixer.errors import ConfigError
+from mixer.kept_secrets import with_secrets
 from mixer.relay_config import relay_addresses, tls_ports
+from mixer.settings import Settings
 from mixer.version import version
 from mixer.webrtc.udp import advertised
 from turn import policy
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(file=args.config, assignments=args.assignments)
     if not settings.turn.is_used:
         raise ConfigError("turn.enabled, turn.mode: the relay is switched off; there is nothing to configure")
-    settings = config.with_secrets(settings)
+    settings = with_secrets(settings)
     text = coturn(settings) if args.relay == "coturn" else eturnal(settings)
     if args.output is None:
         sys.stdout.write(text)

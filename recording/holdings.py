@@ -17,9 +17,11 @@ from typing import Self
 
 from recording.archive import Archive
 from recording.audit import AuditLog
+from recording.catch_up import CatchUp
 from recording.custody import Custody
 from recording.index import Index
 from recording.ledger import Mode
+from recording.mirrored import MirroredStore
 from recording.signing import KeyRing, Signer
 from recording.store import ObjectStore
 
@@ -34,6 +36,7 @@ class Holdings:
     custody: Custody
     audit: AuditLog
     keys: KeyRing
+    catch_up: CatchUp | None  # where there is a second store
 
     @classmethod
     def open(
@@ -50,7 +53,11 @@ class Holdings:
         index = Index(data / "index.sqlite", wall=wall)
         archive = Archive(data / "spool", store, index, wall=wall)
         custody = Custody(archive, store, index, signer, keys, mode=mode, wall=wall)
-        return cls(store, index, archive, custody, AuditLog(data / "audit", signer, wall=wall), keys)
+        audit = AuditLog(data / "audit", signer, wall=wall)
+        catch_up = None
+        if isinstance(store, MirroredStore):
+            catch_up = CatchUp(store.first, store.second, index, data / "spool", wall=wall)
+        return cls(store, index, archive, custody, audit, keys, catch_up)
 
     def close(self) -> None:
         """Close the index."""

@@ -252,6 +252,14 @@ class Index:
         )
         return found[0] if found else None
 
+    def months(self) -> list[str]:
+        """The prefixes ``<room>/<yyyy>/<mm>/`` under which there are recordings, or were, in key order."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT DISTINCT substr(key, 1, length(room) + 9) AS month FROM recordings ORDER BY month"
+            ).fetchall()
+        return [row["month"] for row in rows]
+
     def count(self) -> int:
         """How many recordings there are, deleted ones included."""
         with self._lock:

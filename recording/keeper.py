@@ -1,8 +1,9 @@
 """The keeper: what an archive asks for day after day, without anybody asking.
 
 Each step does a little of everything, and may be repeated: retention where nobody decided about it, what is left of
-deleted recordings, deletion at the end of retention where the configuration wants it, copies of the audit log, and
-one fixity check at a bounded rate. A store that fails is left alone for a while; nothing is lost by waiting.
+deleted recordings, deletion at the end of retention where the configuration wants it, copies of the audit log, what the
+second store lacks, and one fixity check at a bounded rate. A store that fails is left alone for a while; nothing is
+lost by waiting.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import structlog
 
 from recording.audit import MAX_NAMED, AuditLog
 from recording.audit_copy import copy_audit
+from recording.catch_up import CatchUp
 from recording.custody import POLICY, Custody
 from recording.errors import BadEntry, Bound, RecordingError, WrongState
 from recording.index import Index
@@ -66,6 +68,7 @@ class Keeper:
         index: Index,
         policy: Policy,
         *,
+        catch_up: CatchUp | None = None,
         damaged: Callable[[RecordingInfo], None] = lambda _: None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +78,7 @@ class Keeper:
         self._store = store
         self._index = index
         self._policy = policy
+        self._catch_up = catch_up
         self._damaged = damaged
         self._wall = wall
         self._clock = clock
@@ -88,6 +92,7 @@ class Keeper:
             ("retain", self._retain, EVERY_S),
             ("expire", self._expire, EVERY_S),
             ("copy", self._copy, COPY_EVERY_S),
+            ("second", self._second, 0.0),
             ("check", self._check, 0.0),
         ):
             if stop.is_set():
@@ -150,6 +155,10 @@ class Keeper:
 
     def _copy(self, stop: threading.Event) -> None:
         copy_audit(self._audit, self._store)
+
+    def _second(self, stop: threading.Event) -> None:
+        if self._catch_up is not None:
+            self._catch_up.step(stop)
 
     def _check(self, stop: threading.Event) -> None:
         if not self._policy.fixity_days:

@@ -169,7 +169,7 @@ class Page(abc.ABC):
     async def _evaluate(self, expression: str) -> str:
         """Value of an expression that gives a promise of a string."""
 
-    async def evaluate(self, expression: str, *, timeout_s: float = 30.0) -> Any:
+    async def evaluate(self, expression: str, *, timeout_s: float = 60.0) -> Any:
         """JSON value of a JavaScript expression; a promise is awaited. ``BrowserError`` when it throws.
 
         For statements pass a function call: ``(async () => { …; return x })()``.
@@ -178,7 +178,7 @@ class Page(abc.ABC):
         async with asyncio.timeout(timeout_s):
             return json.loads(await self._evaluate(wrapped))
 
-    async def wait_for(self, expression: str, *, timeout_s: float = 20.0, every_s: float = 0.1) -> Any:
+    async def wait_for(self, expression: str, *, timeout_s: float = 60.0, every_s: float = 0.1) -> Any:
         """Evaluate until the value is truthy; return it. ``BrowserError`` with the last value after that."""
         deadline = time.monotonic() + timeout_s
         value: Any = None
@@ -399,12 +399,25 @@ async def launch(
 ) -> AsyncIterator[Page]:
     """Start a browser with a fresh profile and give its only tab; ends it with all its children.
 
-    ``authority``: a certificate in PEM that this profile trusts as one of a certification authority.
-    Raises ``BrowserError`` when this machine has no such browser.
+    One that ends or hangs while it starts is started once more. ``authority``: a certificate in PEM that this profile
+    trusts as one of a certification authority. Raises ``BrowserError`` when this machine has no such browser.
     """
     program = find(name)
     if program is None:
         raise BrowserError(f"{name} is not installed here (tried {', '.join(COMMANDS[name])})")
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            page = await stack.enter_async_context(_started(name, program, language, authority))
+        except (BrowserError, TimeoutError, aiohttp.ClientError) as error:
+            print(f"{name} is started once more: {error!r}")
+            page = await stack.enter_async_context(_started(name, program, language, authority))
+        yield page
+
+
+@contextlib.asynccontextmanager
+async def _started(
+    name: BrowserName, program: str, language: str, authority: Path | None
+) -> AsyncIterator[Page]:
     # ignore_cleanup_errors: a helper process may write to the profile while it is being removed
     with tempfile.TemporaryDirectory(prefix=f"mosaique-{name}-", ignore_cleanup_errors=True) as directory:
         profile = Path(directory)
@@ -428,7 +441,8 @@ async def launch(
             await _listening(process, port_file)
             async with aiohttp.ClientSession() as http:
                 page = _ChromiumPage() if name == "chromium" else _FirefoxPage()
-                await page.attach(http, profile)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await page.attach(http, profile)
                 try:
                     yield page
                 finally:

@@ -223,7 +223,7 @@ async def test_a_line_is_changed_while_it_runs_each_way_by_itself(
 async def _until(
     shaper: Shaper, http: aiohttp.ClientSession, session: str, way: str, counter: str, least: int
 ) -> dict[str, dict[str, int]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with http.get(shaper.url + CONTROL) as answer:
                 found: dict[str, dict[str, int]] = (await answer.json())[session]

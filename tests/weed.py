@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from recording.s3 import S3Store
 from recording.s3_client import S3Access, make_client
+from tests.ports import free_port
 
 ACCESS_KEY, SECRET_KEY = "mosaique-test", "not-a-secret-of-anyone"
 QUICK = {"attempts": 1, "connect_timeout_s": 2.0, "read_timeout_s": 3.0}  # for a store that fails
@@ -36,15 +36,6 @@ class Weed:
     process: subprocess.Popen[bytes]
 
 
-def _free_ports(count: int) -> list[int]:
-    # SeaweedFS wants each part's gRPC port 10,000 above its HTTP port unless told; all are told.
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @contextmanager
 def weed_server(folder: Path) -> Iterator[Weed]:
     """``weed server`` with its data in ``folder``; raises RuntimeError with its log's end when it does not come up."""
@@ -56,7 +47,8 @@ def weed_server(folder: Path) -> Iterator[Weed]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config.write_text(json.dumps({"identities": [identity]}))
-    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = _free_ports(8)
+    # SeaweedFS wants each part's gRPC port 10,000 above its HTTP port unless told; all are told.
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = (free_port() for _ in range(8))
     command = [
         str(_binary()), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
         f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=1024",

@@ -1,8 +1,8 @@
 """The words between a relay and the process that started it: one JSON object a line, both ways. Pure.
 
-To the relay: ``Peers``, ``End``, ``Secrets``, ``Drain``. From it: ``Listening`` (once, when every socket is bound),
-``Metrics`` (once a second), ``Ended`` (a subject's last allocation is gone). A parent that dies closes the socket, and
-the relay ends with it.
+To the relay: ``Peers``, ``End``, ``Revoke``, ``Secrets``, ``Drain``. From it: ``Listening`` (once, when every socket
+is bound), ``Metrics`` (once a second), ``Ended`` (a subject's last allocation is gone). A parent that dies closes the
+socket, and the relay ends with it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,15 @@ class End:
     """These participants have left: their allocations end now."""
 
     subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """These participants were put out: credentials of theirs that expire at ``until`` (Unix seconds, by subject) or
+    earlier make no allocation any more. Later ones, which they are given if they may come back, do.
+    """
+
+    until: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -83,7 +92,7 @@ class Ended:
     subject: str
 
 
-ToRelay = Peers | End | Secrets | Drain
+ToRelay = Peers | End | Revoke | Secrets | Drain
 FromRelay = Listening | Metrics | Ended
 
 
@@ -138,6 +147,12 @@ def _strings(entries: Any) -> tuple[str, ...]:
     return tuple(entries)
 
 
+def _times(entries: Any) -> dict[str, int]:
+    if not isinstance(entries, dict) or not all(type(time) is int for time in entries.values()):
+        raise TypeError("Unix seconds by subject")
+    return entries
+
+
 def _counts(entries: Any) -> dict[str, int]:
     return {str(name): int(count) for name, count in entries.items()}
 
@@ -148,6 +163,7 @@ _PARSERS: Final[Mapping[str, Callable[[dict[str, Any]], ToRelay | FromRelay]]] =
         tuple(_peer(entry) for entry in body.get("remove", ())),
     ),
     "end": lambda body: End(_strings(body["subjects"])),
+    "revoke": lambda body: Revoke(_times(body["until"])),
     "secrets": lambda body: Secrets(_strings(body["secrets"])),
     "drain": lambda body: Drain(),
     "listening": lambda body: Listening(

@@ -9,7 +9,7 @@ decided here. Handlers are in the order of RFC 8656, and each refusal (``refusal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,7 @@ from turn.message import (
 )
 from turn.policy import Peer, PeerPolicy
 from turn.refusals import Refused
+from turn.revocations import Revocations
 from turn.table import AllocationTable, Change
 
 MAX_AMPLIFICATION: Final = 6  # an answer to a stranger over UDP is at most that many times what it sent
@@ -70,6 +71,7 @@ class Core:
         self.unix_offset_s = 0.0
         self.drops: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.revocations = Revocations()
         self._limit = AnswerLimit()
         self._drained_by_s: float | None = None
 
@@ -145,6 +147,10 @@ class Core:
                 self.table.close(allocation)
         return self._changes()
 
+    def revoke(self, until: Mapping[str, int], now_s: float) -> None:
+        """Credentials of these subjects that expire by then (Unix seconds) allocate no more; what stands stays."""
+        self.revocations.add(until, now_s + self.unix_offset_s)
+
     def drain(self, now_s: float) -> None:
         """Nobody comes in any more; who is in may stay for ``DRAIN_S`` at most."""
         if self._drained_by_s is None:
@@ -200,6 +206,8 @@ class Core:
         """RFC 8656 section 7.2, in the order of its steps."""
         if self._drained_by_s is not None:
             raise Refused(508, "draining")
+        if self.revocations.holds(proof.subject, proof.until_unix_s):
+            raise Refused(403, "credential revoked")
         transport = message.get(Attribute.REQUESTED_TRANSPORT)
         if transport is None or len(transport) != 4:
             raise Refused(400, "no transport")

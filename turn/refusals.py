@@ -24,7 +24,9 @@ class Refused(Exception):
 REASONS: Final = {
     400: "Bad Request",  # RFC 8489 section 14.8: malformed
     401: "Unauthorized",  # RFC 8489 section 9.2.4: no integrity, or a wrong one
-    403: "Forbidden",  # RFC 8656 sections 10.2 and 12.2: a peer that the policy does not open
+    # RFC 8656 sections 10.2 and 12.2: a peer that the policy does not open; section 7.2 step 1 by way of RFC 8489
+    # section 9.2.4 knows wrong credentials only, so right ones that were taken back are forbidden, too
+    403: "Forbidden",
     420: "Unknown Attribute",  # RFC 8489 section 6.3.1
     437: "Allocation Mismatch",  # RFC 8656 section 7.2 step 3: there is one already; section 6: there is none
     438: "Stale Nonce",  # RFC 8489 section 9.2.4

@@ -24,6 +24,7 @@ from turn.control import (
     Listening,
     Metrics,
     Peers,
+    Revoke,
     Secrets,
     parse_word,
     write_word,
@@ -177,6 +178,8 @@ class Service:
                 self._server.apply(core.set_peers(add, remove))
             case End(subjects):
                 self._server.apply(core.end(subjects))
+            case Revoke(until):
+                core.revoke(until, now_s)
             case Secrets(secrets):
                 self._authenticator.secrets = secrets
             case Drain():

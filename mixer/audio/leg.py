@@ -244,7 +244,7 @@ class InboundLeg:
             self._prime()
         if skipped:
             self._pass_over(skipped * FRAME_SAMPLES)
-        plan = self._playout.pop(now, buffered=len(self._rest), quiet=self.level >= _QUIET_DBOV)
+        plan = self._playout.pop(now, buffered=len(self._rest))
         if not len(self._rest) and all(step.kind == "silence" for step in plan.steps):
             self.level = SILENT_DBOV
             return None

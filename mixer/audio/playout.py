@@ -30,7 +30,7 @@ playing  a packet that says so (DTX)    play it, idle
          was the last
 idle     after such a packet            comfort noise, until the next packet is due, half a second at most (it
                                         is repeated each 400 ms)
-playing  delay off the target           shorten or lengthen by ≤ 20 ms, in quiet sooner; far off: jump
+playing  delay off the target           shorten or lengthen by ≤ 20 ms; far off: jump
 any      two packets in a row of        start afresh with the second (SSRC change, restarted sender,
          another sequence or clock      RFC 3550 appendix A.1)
 ======== ============================== ===================================================================
@@ -60,8 +60,9 @@ _START_EARLY: Final = FRAME_SAMPLES // 2  # start on the tick nearest to the tar
 _SETTLE_TICKS: Final = 10  # look at the delay for 200 ms before correcting it (again) ...
 _HURRY_TICKS: Final = 5  # ... for 100 where it is far off: a line has begun to lose, or ended
 _FAR: Final = 1_920  # 40 ms: that is noticed
-_QUIET_SLACK: Final = 960  # 20 ms too long: a frame is cut out while it is quiet ...
-_LOUD_SLACK: Final = 1_200  # ... 25 ms too long: a pitch period while someone speaks ...
+_LONG_SLACK: Final = (
+    720  # 15 ms too long: a frame is cut out while it is quiet, a pitch period of a voice ...
+)
 _SHORT_SLACK: Final = 720  # ... 15 ms too short: a pitch period is repeated, while there still is one ...
 _JUMP: Final = 7_680  # ... 160 ms too long: thrown away at once
 _REBASE: Final = 9_600  # a talkspurt that starts 200 ms later than ever came over another path
@@ -237,7 +238,7 @@ class Playout:
             return
         if self._next is None and not self._packets and self._late_by(start, now) > _REBASE:
             self._arrivals.reset()
-        if repaired and self._arrivals.known:
+        if (repaired or self._overtaken(number, start, now)) and self._arrivals.known:
             self._arrivals.add_repaired(start, now)
         else:
             self._arrivals.add(start, now)
@@ -274,6 +275,10 @@ class Playout:
     def _late_by(self, start: int, now: float) -> float:
         return self._arrivals.late_by(start, now) if self._arrivals.known else 0.0
 
+    def _overtaken(self, number: int, start: int, now: float) -> bool:
+        """Whether it comes after its successors and so late that it must be a repeat: asked for and given up."""
+        return number < self._highest[0] and self._late_by(start, now) > MAX_FLOOR
+
     def _is_strange(self, number: int, start: int, now: float) -> bool:
         ahead = number - self._highest[0]
         return not -MAX_MISORDER <= ahead <= MAX_DROPOUT or abs(self._late_by(start, now)) > MAX_CLOCK_STEP
@@ -298,14 +303,13 @@ class Playout:
 
     # -- out --------------------------------------------------------------------------------------------
 
-    def pop(self, now: float, *, buffered: int = 0, quiet: bool = False) -> Plan:
+    def pop(self, now: float, *, buffered: int = 0) -> Plan:
         """The instructions for one tick. To be called exactly once every 20 ms.
 
         ``buffered``: samples already decoded and not heard yet (of a 60 ms packet, of a correction).
-        ``quiet``: what was heard last was so quiet that a cut of 20 ms cannot be heard.
         """
         clock = now * AUDIO_CLOCK_HZ
-        shape = self._correction(clock, buffered, quiet)
+        shape = self._correction(clock, buffered)
         need = FRAME_SAMPLES - buffered
         if shape == "shorten":
             need += FRAME_SAMPLES
@@ -424,7 +428,7 @@ class Playout:
 
     # -- keeping the delay ------------------------------------------------------------------------------
 
-    def _correction(self, clock: float, buffered: int, quiet: bool) -> Shape:
+    def _correction(self, clock: float, buffered: int) -> Shape:
         """Whether this tick's sound should be shorter or longer than what is heard of it."""
         at = self._next
         if at is None:
@@ -434,7 +438,7 @@ class Playout:
         excess = self._delay - self._arrivals.target
         if len(self._delays) < (_HURRY_TICKS if abs(excess) > _FAR else _SETTLE_TICKS) or self._starved:
             return "keep"
-        if excess > (_QUIET_SLACK if quiet else _LOUD_SLACK):
+        if excess > _LONG_SLACK:
             if excess > _JUMP and self._jump(clock):
                 return "keep"
             if self._covers(at, 2 * FRAME_SAMPLES - buffered):

@@ -10,7 +10,6 @@ from typing import Final
 
 from aiohttp import web
 
-from mixer.config import Settings
 from mixer.http import docs, openapi
 from mixer.http.auth import Authenticator
 from mixer.http.bodies import MAX_JSON_BYTES
@@ -32,6 +31,7 @@ from mixer.http.whip import CORS_HEADERS, SignallingRoutes, is_cors_path
 from mixer.registry import Registry
 from mixer.relay import Relay
 from mixer.relay_book import RelayBook
+from mixer.settings import Settings
 from mixer.version import version
 from recording.holdings import Holdings
 
@@ -58,7 +58,7 @@ def build_app(
     relay: Relay | None = None,
     relay_book: RelayBook | None = None,
 ) -> web.Application:
-    """The application for a started ``registry``. ``settings`` went through ``config.with_secrets``.
+    """The application for a started ``registry``. ``settings`` went through ``kept_secrets.with_secrets``.
 
     ``clock``: Unix seconds, for tokens and TURN credentials. ``relay``: the embedded one, if there is one;
     ``relay_book``: the registry's. Run it with ``access_log=None``: each request is

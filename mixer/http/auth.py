@@ -19,8 +19,8 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mixer.errors import NotAllowed, NotAuthenticated
-from mixer.registry import Caller
 from mixer.room import MAX_NAME, ROOM_NAME, Role
+from mixer.sessions import Caller
 
 ALGORITHM: Final = "HS256"
 MAX_TTL_S: Final = 31 * 24 * 3600  # a month: longer invitations are a person's account, which we do not keep

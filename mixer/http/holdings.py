@@ -17,7 +17,7 @@ from aiohttp import web
 from mixer.errors import AlreadyRecording, Conflict, InvalidBody, MosaiqueError, NoCapacity, NotFound
 from mixer.http.auth import require_room
 from mixer.http.routing import CALLER
-from mixer.registry import Caller
+from mixer.sessions import Caller
 from recording.errors import (
     BadEntry,
     BadQuery,

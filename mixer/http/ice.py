@@ -10,19 +10,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from mixer.config import Settings, TurnSettings
 from mixer.http.auth import VIEWER
 from mixer.http.bodies import json_response
 from mixer.http.routing import CALLER, Route, json_answer
-from mixer.registry import Caller
 from mixer.relay import Listening, Relay
 from mixer.relay_book import RelayBook
 from mixer.relay_config import tls_ports
+from mixer.sessions import Caller
+from mixer.settings import Settings, TurnSettings
 from turn import credentials
-
-TTL_S: Final = (
-    12 * 3600
-)  # a working day, as long as a token lives; when it is over the relay ends the allocation
 
 SERVERS: Final = {  # W3C WebRTC section 4.2.4: RTCIceServer
     "type": "array",
@@ -74,7 +70,9 @@ class IceServers:
         urls = self._urls(asked_host)
         if urls:
             # The name of TURN's user is a colon away from its expiry; nothing after the first colon is parsed.
-            made = credentials.issue(subject, self._settings.secrets[0], now_s=self._clock(), ttl_s=TTL_S)
+            now_s = self._clock()
+            ttl_s = self._book.expiry(subject, now_s) - int(now_s)
+            made = credentials.issue(subject, self._settings.secrets[0], now_s=now_s, ttl_s=ttl_s)
             result.append({"urls": urls, "username": made.username, "credential": made.password})
         return result
 

@@ -15,7 +15,6 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from yarl import URL
 
-from mixer.config import Settings
 from mixer.errors import Conflict, NotAllowed, NotFound
 from mixer.http.auth import DEFAULT_TTL_S, Authenticator
 from mixer.http.bodies import json_response, read_model
@@ -23,6 +22,7 @@ from mixer.http.rooms import new_subject
 from mixer.http.routing import Route, json_answer
 from mixer.registry import Registry
 from mixer.room import MAX_NAME, Role, RoomCreate
+from mixer.settings import Settings
 
 
 class Join(BaseModel):

@@ -113,6 +113,20 @@ class _RoomFigures(Collector):
             "Recordings read again and compared, by what was found",
             [({"outcome": outcome}, count) for outcome, count in outcomes.items()],
         )
+        if self._holdings.catch_up is None:
+            return
+        figures = self._holdings.catch_up.figures
+        counts = {"copied": figures.copied, "purged": figures.purged, "failed": figures.failed}
+        yield _counter(
+            "mosaique_second_store_objects",
+            "What the second store was lacking, or had too much, by what was done about it",
+            [({"outcome": outcome}, count) for outcome, count in counts.items()],
+        )
+        yield _gauge(
+            "mosaique_second_store_differing",
+            "Objects that are not of the same size in both stores",
+            [({}, figures.differing)],
+        )
 
     def _worker_figures(self) -> Iterator[Metric]:
         ticks: list[tuple[dict[str, str], float]] = []

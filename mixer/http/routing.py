@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from mixer.errors import NotFound
 from mixer.http.auth import Access, Authenticator, require
-from mixer.registry import Caller
 from mixer.room import ROOM_NAME
+from mixer.sessions import Caller
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -65,7 +65,7 @@ class _Run:
 class FrameAssembler:
     """Whole pictures of one video SSRC, out of its packets in any order.
 
-    ``parameter_sets``: H.264's from the SDP (see `payload.depacketizer`). ``ask_twice``: see `NackSchedule`.
+    ``parameter_sets``: H.264's from the SDP (see `payload.depacketizer`). ``insists``: see `NackSchedule`.
     Pictures carry the sender's timestamp, unwrapped, as pts; it starts anew, anywhere, when the sender's SSRC or
     numbering does.
 
@@ -75,11 +75,11 @@ class FrameAssembler:
     """
 
     def __init__(
-        self, codec: VideoCodec, *, parameter_sets: Sequence[bytes] = (), ask_twice: bool = False
+        self, codec: VideoCodec, *, parameter_sets: Sequence[bytes] = (), insists: bool = False
     ) -> None:
         self._codec = codec
         self._parameter_sets = tuple(parameter_sets)
-        self._nacks = NackSchedule(twice=ask_twice)
+        self._nacks = NackSchedule(insists=insists)
         self.gaps = 0
         self._patience_s = PATIENCE_S
         self._ask_again_s = ASK_AGAIN_S
@@ -145,9 +145,11 @@ class FrameAssembler:
             self._highest = sequence
         elif sequence < self._floor:
             self.late += 1
+            self._nacks.arrived(sequence, now)
             return []
         elif sequence in self._packets:
             self.duplicates += 1
+            self._nacks.arrived(sequence, now)
             return []
         else:
             self._nacks.arrived(sequence, now)

@@ -33,7 +33,7 @@ class SoundGaps:
     def __init__(self, clock_hz: int, *, foresees: bool = True) -> None:
         self._clock_hz = clock_hz
         self._foresees = foresees
-        self._nacks = NackSchedule(max_missing=MAX_MISSING, give_up_s=GIVE_UP_S, twice=foresees)
+        self._nacks = NackSchedule(max_missing=MAX_MISSING, give_up_s=GIVE_UP_S, insists=foresees)
         self._ssrc: int | None = None
         self._highest = 0  # unwrapped sequence number, of what came or should have come
         self._came = (0, 0, 0.0)  # the newest that came: sequence number, timestamp, when

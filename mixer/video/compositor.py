@@ -181,7 +181,8 @@ class Compositor:
         if picture is None:
             place.fill(self._background)
         else:
-            self._bars(place, content, picture)
+            if (picture.width, picture.height) != (tile.width, tile.height):
+                self._bars(place, content, picture)
             place.paste(picture, content.x, content.y)
         for overlay in content.overlays:
             if overlay.x + overlay.width <= tile.width and overlay.y + overlay.height <= tile.height:

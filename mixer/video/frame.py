@@ -22,15 +22,15 @@ def picture_of(frame: av.VideoFrame) -> Picture:
     """
     if frame.format.name not in PLANAR_420:
         raise ValueError(f"expected 8-bit 4:2:0, got {frame.format.name}")
-    y, u, v = (_rows(plane) for plane in frame.planes)
     height, width = frame.height // 2 * 2, frame.width // 2 * 2
-    chroma = np.s_[: height // 2, : width // 2]
-    return Picture(y[:height, :width], u[chroma], v[chroma])
+    y, u, v = frame.planes
+    return Picture(
+        _view(y, height, width), _view(u, height // 2, width // 2), _view(v, height // 2, width // 2)
+    )
 
 
-def _rows(plane: VideoPlane) -> Plane:
-    rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return rows
+def _view(plane: VideoPlane, height: int, width: int) -> Plane:
+    return np.ndarray((height, width), np.uint8, memoryview(plane), strides=(plane.line_size, 1))
 
 
 def frame_of(picture: Picture) -> av.VideoFrame:

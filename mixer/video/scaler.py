@@ -28,35 +28,53 @@ class Scaler:
         """
         if (picture.width, picture.height) == (width, height):
             return picture
-        shrink = width < picture.width and height < picture.height
-        scaled = self._scale.reformat(
-            frame_of(picture),
-            width,
-            height,
-            "yuv420p",
-            interpolation=Interpolation.AREA if shrink else Interpolation.BICUBIC,
-            threads=1,
-        )
-        return picture_of(scaled)
+        return picture_of(self._resized(frame_of(picture), width, height))
 
     def place(self, frame: av.VideoFrame, place: Placement) -> Picture:
         """The part of ``frame`` that ``place`` names, scaled to its size, in the canvas' colours.
 
         Raises ``av.FFmpegError`` or ``ValueError`` when the frame cannot be scaled.
         """
+        return picture_of(self.fitted(frame, place))
+
+    def fitted(self, frame: av.VideoFrame, place: Placement) -> av.VideoFrame:
+        """As ``place``, but a frame: ``frame`` itself when there is nothing to do, otherwise one without a time."""
         if frame.format.name not in PLANAR_420:
             frame = self._other().reformat(frame, format="yuv420p", threads=1)
-        scaled = self.scale(picture_of(frame).crop(*place.crop), place.width, place.height)
-        return self._to_canvas_colours(scaled, frame)
-
-    def _to_canvas_colours(self, scaled: Picture, frame: av.VideoFrame) -> Picture:
-        """From BT.709 or full range to BT.601 limited. At the tile's size, where it costs least."""
         full_range = frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p"
         high_definition = frame.colorspace == _AVCOL_SPC_BT709
-        if not full_range and not high_definition:
-            return scaled
-        converted = self._other().reformat(
-            frame_of(scaled),
+        foreign = full_range or high_definition
+        if not foreign and place.crop == (0, 0, frame.width, frame.height) == (
+            0,
+            0,
+            place.width,
+            place.height,
+        ):
+            return frame
+        # Over the planes alone, without the names of the colours: libswscale then only scales.
+        part = frame_of(picture_of(frame).crop(*place.crop))
+        if (part.width, part.height) != (place.width, place.height):
+            part = self._resized(part, place.width, place.height)
+        # At the tile's size, where it costs least.
+        return self._to_canvas_colours(part, full_range, high_definition) if foreign else part
+
+    def _resized(self, frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+        shrink = width < frame.width and height < frame.height
+        return self._scale.reformat(
+            frame,
+            width,
+            height,
+            "yuv420p",
+            interpolation=Interpolation.AREA if shrink else Interpolation.BICUBIC,
+            threads=1,
+        )
+
+    def _to_canvas_colours(
+        self, frame: av.VideoFrame, full_range: bool, high_definition: bool
+    ) -> av.VideoFrame:
+        """From BT.709 or full range to BT.601 limited."""
+        return self._other().reformat(
+            frame,
             format="yuv420p",
             src_colorspace=Colorspace.ITU709 if high_definition else Colorspace.ITU601,
             dst_colorspace=Colorspace.ITU601,
@@ -64,7 +82,6 @@ class Scaler:
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
-        return picture_of(converted)
 
     def _other(self) -> VideoReformatter:
         if self._convert is None:

@@ -3,6 +3,9 @@
 A lost packet is there again a round trip later, and the pictures behind it wait for it: the picture stops, and
 then hurries. Once that has happened twice within eight seconds every picture is held so that the late ones come in
 time (what browsers' own jitter buffers do); a good line has no delay from this.
+
+What is held for has to have happened twice, too: the rare one that takes another round trip is later than the rest
+by less than what is seen as a stop, and to wait for it would be a delay that comes and goes.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ LATE_S: Final = 0.06  # two pictures of 30 a second: less is jitter, and hardly 
 MAX_HOLD_S: Final = 0.2  # two repeats on a long line; as much as a voice may be asked to wait for its picture
 INCIDENTS: Final = 2  # one late picture may have been a large one
 MEMORY_S: Final = 8.0  # bursts of five that make 2 % of a camera's 50 packets a second come each five seconds
-CALM_S: Final = 3.0  # without one a line counts as good again ...
+CALM_S: Final = 2.0  # without one a line counts as good again ...
 CALM_TIMES: Final = 4  # ... or so many times what was between two, where they came seldom
 LOWER_S_PER_S: Final = (
     0.1  # a hold that ends at once would be seen as a jump; libwebrtc lowers its own so, too
@@ -48,8 +51,8 @@ class Steady:
         while self._incidents and (now - self._incidents[0][0] > MEMORY_S or self._is_calm(now)):
             self._is_late = self._is_late and len(self._incidents) > 1
             self._incidents.popleft()
-        wanted = max((late for _, late in self._incidents), default=0.0)
-        wanted = min(MAX_HOLD_S, wanted) if len(self._incidents) >= INCIDENTS else 0.0
+        lates = sorted((late for _, late in self._incidents), reverse=True)
+        wanted = min(MAX_HOLD_S, lates[INCIDENTS - 1]) if len(lates) >= INCIDENTS else 0.0
         lowered = self.hold_s - LOWER_S_PER_S * min(1.0, max(0.0, now - self._at))
         self.hold_s, self._at = max(wanted, lowered), now
         return max(0.0, self.hold_s - late_s)

@@ -123,7 +123,7 @@ class IncomingTrack:
         match agreed.name:
             case "H264" | "VP8" | "VP9":
                 sets = _parameter_sets(agreed.codec)
-                return FrameAssembler(agreed.name, parameter_sets=sets, ask_twice=True)
+                return FrameAssembler(agreed.name, parameter_sets=sets, insists=True)
             case _:
                 raise ValueError(f"{agreed.name} is not a video codec")
 

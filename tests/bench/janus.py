@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from mixer.media import AudioCodec
 from tests.bench.voices import PAYLOAD_TYPE
+from tests.ports import free_port
 from tests.processes import end
-from tests.serving import free_port
 
 PLUGINS: Final = "/usr/lib/x86_64-linux-gnu/janus"
 RTP_PORTS: Final = "20000-29999"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mixer.live_recordings import DeskState
 from mixer.protocol import RecordingOrder
-from mixer.registry import DeskState
 
 
 class MemoryDesk:

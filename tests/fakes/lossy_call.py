@@ -2,16 +2,18 @@
 
     call = LossyCall(seed=5, burst=bursts(0.05), drift_ppm=200)
     call.run(600.0)
-    call.concealed_share, call.sound_delay_s(540.0, 600.0), call.picture_delay_s(540.0, 600.0)
+    call.concealed_share, call.sound_delay_s(540.0, 600.0), call.picture_delay_s(540.0, 600.0), call.frozen_share
 
 Real: repairs both ways (`SoundGaps`, RED, `FrameAssembler`), jitter buffers, codecs, the bridge, the even pace of the
-pictures. Each of the three has a clock of its own: the talker's is ``drift_ppm`` fast, the listener's as much slow.
+pictures, lips and voice. Each of the three has a clock of its own: the talker's is ``drift_ppm`` fast, the listener's
+as much slow. The talker is what a browser is: it repeats nothing twice within a round trip.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -20,7 +22,9 @@ from typing import Final
 from mixer.audio.bridge import AudioBridge
 from mixer.audio.codec import make_encoder
 from mixer.audio.leg import InboundLeg
+from mixer.avsync import LipSync
 from mixer.media import FRAME_SAMPLES, TICK_S, VIDEO_CLOCK_HZ, EncodedAudio
+from mixer.probe.signal import frozen_s
 from mixer.rtp.assemble import FrameAssembler
 from mixer.rtp.gaps import SoundGaps
 from mixer.rtp.packet import RtpPacket
@@ -36,9 +40,12 @@ RED: Final = 63
 DELAY_S: Final = 0.05
 LOOP_S: Final = 10.0
 KEYFRAME: Final = "keyframe"
+CHATTER: Final = "chatter"
+CHATTER_S: Final = 0.1  # reports on arrivals: what else is on the way back
 POLL_S: Final = 0.02
 PICTURE_S: Final = 1 / 30
-PICTURE_BYTES: Final = 2_000  # two packets: a camera of 480 kbit/s
+PICTURE_BYTES: Final = 6_000  # five packets: a camera of 1.4 Mbit/s ...
+KEYFRAME_BYTES: Final = 30_000  # ... and 25 packets
 HIGH: Final = RENDITIONS["high"]
 
 
@@ -57,6 +64,8 @@ class _Way:
         self.line: Netem[RtpPacket] = Netem(seed=seed, delay_s=DELAY_S, loss=loss, burst=burst)
         self.back: Netem[_Asked] = Netem(seed=seed + 1, delay_s=DELAY_S, loss=loss, burst=burst)
         self._sent: dict[tuple[str, int], RtpPacket] = {}
+        self._repeated: dict[tuple[str, int], float] = {}
+        self.repeats = 0
 
     def send(self, kind: str, packet: RtpPacket, now: float) -> None:
         self._sent[kind, packet.sequence] = packet
@@ -74,7 +83,14 @@ class _Way:
         for asked in self.back.receive(now):
             keyframe = keyframe or asked.kind == KEYFRAME
             for sequence in asked.sequences:
-                if (packet := self._sent.get((asked.kind, sequence))) is not None:
+                key = asked.kind, sequence
+                if (packet := self._sent.get(key)) is None:
+                    continue
+                if now - self._repeated.get(key, float("-inf")) >= 2 * DELAY_S:
+                    self._repeated[key] = now
+                    if len(self._repeated) > 512:
+                        del self._repeated[next(iter(self._repeated))]
+                    self.repeats += 1
                     self.line.send(packet, now)
         return keyframe
 
@@ -116,14 +132,17 @@ class LossyCall:
         self._gaps_in, self._gaps_out = SoundGaps(48_000), SoundGaps(48_000, foresees=False)
         self._red = RedUnpacker(red_type=RED, inner_type=OPUS)
         self._bob = InboundLeg("bob", "opus", muted=False, volume=1.0)
-        self._assembler = FrameAssembler("VP8", ask_twice=True)
-        self._steady = Steady()
+        self._assembler = FrameAssembler("VP8", insists=True)
+        self._steady, self._lips = Steady(), LipSync()
+        self._held: deque[tuple[float, int]] = deque()  # pictures before the canvas: when due, which
         self._now = 0.0
         self._video_sequence = 0
         self._keyframe = True
-        self._shown_at = 0.0
         self.sound_delays: list[tuple[float, float]] = []  # when, from mouth to ear
+        self.mixed_delays: list[tuple[float, float]] = []  # from mouth to mix
         self.picture_delays: list[tuple[float, float]] = []
+        self.changes: list[float] = []  # when another picture was on the canvas
+        self.skews: list[tuple[float, float]] = []  # picture later than sound (+)
         self._numbers = itertools.count()
         tickers: list[tuple[float, Callable[[int], None]]] = [
             (TICK_S * self._said, self._speak),
@@ -132,7 +151,7 @@ class LossyCall:
             (POLL_S, self._poll),
         ]
         if pictures:
-            tickers.append((PICTURE_S * self._said, self._film))
+            tickers += [(PICTURE_S * self._said, self._film), (PICTURE_S, self._draw)]
         self._due = [(0.0, next(self._numbers), 0, period, act) for period, act in tickers]
         heapq.heapify(self._due)
 
@@ -154,9 +173,17 @@ class LossyCall:
         """The usual one of that time."""
         return median(delay for at, delay in self.sound_delays if start <= at < end)
 
+    def mixed_delay_s(self, start: float, end: float) -> float:
+        """Of it what passes before the mixer has mixed it."""
+        return median(delay for at, delay in self.mixed_delays if start <= at < end)
+
     def picture_delay_s(self, start: float, end: float) -> float:
         """Until a picture is on the canvas."""
         return median(delay for at, delay in self.picture_delays if start <= at < end)
+
+    def frozen_share(self, start: float, end: float) -> float:
+        """Of that time, as a viewer of the canvas counts it."""
+        return frozen_s([at for at in self.changes if start <= at < end], start, end) / (end - start)
 
     @property
     def concealed_share(self) -> float:
@@ -207,12 +234,36 @@ class LossyCall:
     def _see(self, packet: RtpPacket) -> None:
         gaps = self._assembler.gaps
         for frame in self._assembler.push(packet, self._now):
-            hold_s = self._steady.hold(frame.pts, self._now)
-            self._shown_at = max(self._shown_at, self._now + hold_s)
-            taken = frame.pts / VIDEO_CLOCK_HZ * self._said
-            self.picture_delays.append((self._now, self._shown_at - taken))
+            self._held.append((self._due_at(frame.pts), frame.pts))
         if self._assembler.gaps != gaps:
             self._urge()
+
+    def _due_at(self, pts: int) -> float:
+        """As `mixer.intake`, with reports that are right."""
+        now = self._now
+        heard = self._bridge.playhead("ann", now)
+        hold_s = self._lips.hold(
+            taken_s=pts / VIDEO_CLOCK_HZ,
+            said_s=heard[0] / 48_000 if heard is not None else None,
+            waits_s=heard[1] / 1000 if heard is not None else None,
+            now=now,
+            held_s=self._steady.hold(pts, now),
+        )
+        self._bridge.delay("ann", self._lips.floor_s * 1000)
+        return now + hold_s
+
+    def _draw(self, count: int) -> None:
+        """The canvas takes the newest picture that is due."""
+        shown = None
+        while self._held and self._held[0][0] <= self._now:
+            shown = self._held.popleft()[1]
+        if shown is None:
+            return
+        self.changes.append(self._now)
+        taken = shown / VIDEO_CLOCK_HZ
+        self.picture_delays.append((self._now, self._now - taken * self._said))
+        if (heard := self._bridge.playhead("ann", self._now)) is not None:
+            self.skews.append((self._now, heard[0] / 48_000 - taken))
 
     def _urge(self) -> None:
         wanted = self._assembler.poll(self._now)
@@ -244,6 +295,9 @@ class LossyCall:
         self._down.send("sound", RtpPacket(kind, False, number & 0xFFFF, frame.pts, 3, payload), self._now)
 
     def _poll(self, count: int) -> None:
+        if count % round(CHATTER_S / POLL_S) == 0:
+            for way in (self._up, self._down):
+                way.back.send(_Asked(CHATTER, ()), self._now)
         if not self._repairs:
             return
         for gaps, way in ((self._gaps_in, self._up), (self._gaps_out, self._down)):
@@ -277,9 +331,10 @@ class LossyCall:
             on_the_way = self._now - mixed / 48_000
             waits = self._now - said[0] / 48_000 * self._said
             self.sound_delays.append((self._now, on_the_way + waits))
+            self.mixed_delays.append((self._now, waits))
 
 
 def _picture(*, keyframe: bool) -> bytes:
     """What the assembler takes for one of VP8 (RFC 6386 section 9.1)."""
     head = b"\x10\x00\x00\x9d\x01\x2a\x80\x02\x68\x01" if keyframe else b"\x11\x00\x00"
-    return head.ljust(PICTURE_BYTES, b"\0")
+    return head.ljust(KEYFRAME_BYTES if keyframe else PICTURE_BYTES, b"\0")

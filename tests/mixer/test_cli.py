@@ -49,7 +49,15 @@ def test_help_is_0(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: mosaique" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("command", "spared"), [("compose", "mixer.config"), ("config", "av")])
+@pytest.mark.parametrize(
+    ("command", "spared"),
+    [
+        ("compose", "mixer.settings"),
+        ("compose", "mixer.compose_timeline"),
+        ("compose", "opuslib"),
+        ("config", "av"),
+    ],
+)
 def test_a_command_does_not_load_what_only_others_need(command: str, spared: str) -> None:
     code = f"import sys, mixer.cli; mixer.cli.build_parser([{command!r}]); print({spared!r} in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mixer.video.frame import frame_of, picture_of
 from mixer.video.layout import LayoutBody, Source, Tile, arrange, parse_layout
 from mixer.video.picture import Picture, Rgb
 from mixer.video.scaler import Scaler
+from tests.mixer.video.clips import moving
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (40, 60, 220)
 SMALL = {"width": 320, "height": 180, "fps": 15}
@@ -247,6 +249,53 @@ def test_a_picture_that_comes_in_its_tile_s_size_is_the_one_that_the_scene_would
     assert picture_of(frame).width == 222
     for source in (whole, fitted):
         source.close()
+
+
+@pytest.mark.parametrize("keyframes_s", [0.5, 6.0])
+@pytest.mark.parametrize("size", [(96, 54), (160, 90), None])
+def test_a_small_vp8_tile_is_decoded_without_its_loop_filter_from_the_first_picture_on(
+    tmp_path: Path, size: tuple[int, int] | None, keyframes_s: float
+) -> None:
+    path = _vp8(tmp_path / "a.webm", keyframes_s)
+    source = VideoInput(path)
+    assert source.has_pictures
+    if size is not None:
+        source.tile = replace(_tile("cover"), width=size[0], height=size[1])
+    got = [picture_of(frame) for n in range(35) if (frame := source.advance((n + 0.5) / 5)) is not None]
+    source.close()
+    whole, bare = _decoded(path, {}), _decoded(path, {"skip_loop_filter": "nokey"})
+    assert len(got) == len(whole) == 35
+    assert sum(not np.array_equal(one.y, other.y) for one, other in zip(whole, bare, strict=True)) > 15
+    wanted = bare if size == (96, 54) else whole
+    if size == (96, 54) and keyframes_s > 5:  # that they are too far apart is known from the second one on
+        wanted = bare[:30] + whole[30:]
+    for made, picture in zip(got, wanted, strict=True):
+        expected = picture
+        if size is not None:
+            place = placement(picture.width, picture.height, *size, "cover")
+            expected = Scaler().place(frame_of(picture), place)
+        assert np.array_equal(made.y, expected.y)
+
+
+def _vp8(path: Path, keyframes_s: float) -> Path:
+    with av.open(str(path), "w") as out:
+        options = {"deadline": "realtime", "cpu-used": "8", "g": str(round(keyframes_s * 5))}
+        video = out.add_stream("libvpx", rate=5, options=options)
+        video.width, video.height, video.pix_fmt, video.bit_rate = 320, 180, "yuv420p", 100_000
+        for index in range(35):
+            frame = frame_of(moving(320, 180, index))
+            frame.pts, frame.time_base = index, Fraction(1, 5)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+def _decoded(path: Path, options: dict[str, str]) -> list[Picture]:
+    """By a decoder of the test's own."""
+    decoder = av.CodecContext.create("vp8", "r")
+    decoder.thread_count, decoder.options = 1, options
+    with av.open(str(path)) as container:
+        return [picture_of(frame) for packet in container.demux(video=0) for frame in decoder.decode(packet)]
 
 
 def _tile(fit: str) -> Tile:

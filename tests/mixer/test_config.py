@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mixer import config
-from mixer.config import Settings, load, parse_ports, to_toml, with_secrets
+from mixer import settings_values
+from mixer.config import load, to_toml
 from mixer.errors import ConfigError
+from mixer.kept_secrets import with_secrets
+from mixer.settings import Settings
+from mixer.settings_values import parse_ports
 from recording.placement import key_bytes
 
 SECRET = "s3cr3t-of-thirty-two-bytes-and-more"
@@ -205,7 +208,7 @@ def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
     assert first.token_secret == second.token_secret
     assert len({first.admin_token, first.token_secret, *first.turn.secrets}) == 3
     assert first.turn.secrets == second.turn.secrets
-    assert len(first.token_secret) >= config.MIN_SECRET_BYTES
+    assert len(first.token_secret) >= settings_values.MIN_SECRET_BYTES
     assert tree.data_dir.stat().st_mode & 0o777 == 0o700
     files = list(tree.data_dir.iterdir())
     assert len(files) == 3
@@ -252,8 +255,8 @@ def test_printed_toml_is_read_back_the_same_with_secrets_masked(tmp_path: Path) 
     text = to_toml(tree)
     assert SECRET not in text
     assert SECRET not in repr(tree)
-    assert tomllib.loads(text)["auth"] == {"secret": config.MASK, "open_rooms": False}
-    without = "\n".join(line for line in text.splitlines() if config.MASK not in line)
+    assert tomllib.loads(text)["auth"] == {"secret": settings_values.MASK, "open_rooms": False}
+    without = "\n".join(line for line in text.splitlines() if settings_values.MASK not in line)
     again = load(file=write(tmp_path / "m.toml", without), environ={})
     assert again.model_dump(exclude={"auth", "turn"}) == tree.model_dump(exclude={"auth", "turn"})
     with pytest.raises(ConfigError, match=re.escape("is the mask")):

@@ -140,3 +140,9 @@ def test_every_step_makes_a_layout_that_is_valid_and_not_larger(body: dict[str, 
         assert made.max_tiles <= before.max_tiles
         before = made
     assert reduced(layout, STEPS[0]) is layout
+
+
+def test_where_it_only_tells_it_never_moves_and_is_never_full() -> None:
+    overload = Overload(acts=False)
+    assert run(overload, 30, lambda _: replace(CALM, canvas_s=2.0)) == [0] * 30
+    assert (overload.pressure, overload.cause, overload.full) == (2.0, "canvas", False)

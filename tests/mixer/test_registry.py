@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from mixer import protocol, registry
+from mixer import live_recordings, protocol, registry, workers
 from mixer.errors import AlreadyRecording, BadOffer, Conflict, NoCapacity, NotAllowed, NotFound
-from mixer.registry import Caller, Registry
+from mixer.registry import Registry
 from mixer.relay_book import LEFT_S, RelayBook
 from mixer.room import ParticipantPatch, RoomCreate, RoomPatch
+from mixer.sessions import Caller
 from mixer.video.layout import LayoutBody
 from tests.contracts.room_host import SETTINGS
 from tests.fakes.desk import MemoryDesk
@@ -54,7 +55,7 @@ async def until(d: Desk, event_type: str, do: Any = None) -> dict[str, Any]:
             result = do()
             if asyncio.iscoroutine(result):
                 await result
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 event = await events.get()
                 if event.type == event_type:
@@ -216,7 +217,7 @@ async def test_who_does_not_come_back_after_a_crash_leaves(d: Desk, monkeypatch:
 
 async def test_a_room_that_crashes_again_and_again_waits_for_the_next_join(d: Desk) -> None:
     await d.registry.offer("demo", "whip", ANN, OFFER)
-    for _ in range(registry.MAX_CRASHES - 1):
+    for _ in range(workers.MAX_CRASHES - 1):
         await until(d, "room.restarted", lambda: d.host.kill("demo"))
     await until(d, "room.interrupted", lambda: d.host.kill("demo"))
     assert "demo" not in d.host.open_rooms
@@ -316,6 +317,19 @@ async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> Non
     await desk.registry.drain(grace_s=1)
 
 
+async def test_where_load_is_only_told_nobody_is_refused() -> None:
+    desk = Desk()
+    settings = SETTINGS.model_copy(update={"cpu_cores": 2.0, "overload": "tell"})
+    desk.registry = Registry(desk.host, desk.desk, settings)
+    await desk.registry.start()
+    await desk.registry.create_room(RoomCreate(name="one"))
+    await desk.registry.offer("one", "whip", Caller("ann", "", "participant", "one"), OFFER)
+    desk.host.say("one", load(cores=2.0))
+    await until(desk, "speaker.changed", lambda: _said(desk, "one"))
+    await desk.registry.offer("one", "whep", ADMIN, OFFER)
+    await desk.registry.drain(grace_s=1)
+
+
 def _said(desk: Desk, room: str) -> None:
     """Something that is answered by an event, after all that was said before it."""
     desk.host.say(room, protocol.SpeakingChanged(speaking=(), speaker=None))
@@ -347,7 +361,7 @@ async def test_a_recording_ends_at_the_room_s_longest_and_another_begins_where_i
 async def test_an_empty_room_s_recording_ends_after_a_minute(
     d: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "EMPTY_RECORDING_S", 0.5)
+    monkeypatch.setattr(live_recordings, "EMPTY_RECORDING_S", 0.5)
     await d.registry.start_recording("demo", tracks=False, note="", by="mod")
     data = await until(d, "recording.stopped")
     assert data["reason"] == "the room was empty"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mixer import relay_book
 from mixer.protocol import MediaSocket
-from mixer.relay_book import LEFT_S, UNUSED_S, Entry, RelayBook, entries_of
-from turn.control import End, Peers, ToRelay
+from mixer.relay_book import CREDENTIAL_S, LEFT_S, UNUSED_S, Entry, RelayBook, entries_of
+from turn.control import MAX_LINE_BYTES, End, Peers, Revoke, ToRelay, write_word
 
 ONE = MediaSocket(port=40001, addresses=("192.0.2.1", "10.0.0.1"))
 TWO = MediaSocket(port=40002, addresses=("192.0.2.1", "10.0.0.1"))
@@ -22,6 +22,7 @@ class Listener:
     def __init__(self) -> None:
         self.open: set[Entry] = set()
         self.ended: list[str] = []
+        self.void: dict[str, int] = {}
 
     def __call__(self, word: ToRelay) -> None:
         match word:
@@ -32,6 +33,9 @@ class Listener:
                 self.open = {entry for entry in self.open if entry[0] not in remove}
             case End(subjects):
                 self.ended += subjects
+            case Revoke(until):
+                assert len(write_word(word)) <= MAX_LINE_BYTES
+                self.void |= until
             case other:
                 raise AssertionError(other)
 
@@ -119,12 +123,41 @@ def test_who_is_put_out_ends_at_once_unless_elsewhere_too() -> None:
     book, heard = listened()
     book.session_began("ann")
     book.session_ended("ann", 0.0)
-    book.removed("ann")
+    book.removed("ann", 5000.0)
     book.sweep(1000.0)
     assert heard.ended == ["ann"], "once"
     book.session_began("bob")
-    book.removed("bob")
+    book.removed("bob", 5000.0)
     assert heard.ended == ["ann"]
+    assert heard.void == {"ann": 5000 + CREDENTIAL_S}, "who is elsewhere keeps theirs"
+
+
+def test_credentials_of_who_is_put_out_are_void_and_the_next_ones_are_not() -> None:
+    book, heard = listened()
+    before = book.expiry("ann", 5000.9)
+    book.removed("ann", 5000.9)
+    assert before <= heard.void["ann"]
+    after = book.expiry("ann", 5000.9)
+    assert after > heard.void["ann"], "in the very same second"
+    book.removed("ann", 5000.9)
+    assert after <= heard.void["ann"], "and those go, too, when they are put out again"
+    assert book.expiry("bob", 5000.9) == before
+    assert book.expiry("ann", 6000.0) == 6000 + CREDENTIAL_S
+
+
+def test_a_relay_that_starts_again_hears_of_all_that_is_void(monkeypatch: Any) -> None:
+    monkeypatch.setattr(relay_book, "MAX_REVOKED", 3000)
+    book = RelayBook()
+    long = "x" * 490
+    for number in range(3100):
+        book.removed(f"{long}{number}", 5000.0)
+    late = Listener()
+    book.listen(late)
+    assert list(late.void) == [f"{long}{number}" for number in range(100, 3100)], "the oldest are forgotten"
+    book.removed("ann", 5000.0 + CREDENTIAL_S)
+    late = Listener()
+    book.listen(late)
+    assert list(late.void) == ["ann"], "the others are over by themselves"
 
 
 def test_those_who_wait_are_bounded(monkeypatch: Any) -> None:

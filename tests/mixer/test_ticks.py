@@ -16,7 +16,7 @@ def test_ticks_are_origin_plus_n_periods_for_hours() -> None:
         assert index == n
         now = max(now, ticks.due_s(index)) + 0.01
         ticks.begin(index, now - 0.009)
-    assert ticks.stats() == {"run": 100_000, "late": 0, "dropped": 0}
+    assert (ticks.run, ticks.late, ticks.dropped, ticks.pauses) == (100_000, 0, 0, 0)
     assert abs(now - (1000.0 + 99_999 / 30) - 0.01) < 1e-6
 
 
@@ -27,7 +27,17 @@ def test_a_tick_that_missed_its_whole_period_is_dropped_and_counted() -> None:
     index = ticks.next(stalled_until)
     ticks.begin(index, stalled_until)
     assert index == 5
-    assert ticks.stats() == {"run": 2, "late": 1, "dropped": 4}
+    assert ticks.stats() == {"run": 2, "late": 1, "dropped": 4, "pauses": 0, "longest_ms": 110}
+
+
+def test_a_pause_that_people_notice_is_counted_and_one_that_was_meant_is_not() -> None:
+    ticks = TickSchedule(origin_s=0.0, rate_hz=50)
+    for now in (0.0, 0.02, 0.181, 0.2, 0.37):  # 161 ms, 19 ms, 170 ms
+        ticks.begin(ticks.next(now), now)
+    assert (ticks.pauses, ticks.stats()["longest_ms"]) == (2, 170)
+    ticks.resume(60.0)
+    ticks.begin(ticks.next(60.0), 60.0)
+    assert ticks.pauses == 2
 
 
 def test_slack_runs_late_ticks_at_once_and_drops_what_is_later() -> None:

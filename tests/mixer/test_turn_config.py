@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer.cli import main
-from mixer.config import Settings
+from mixer.settings import Settings
 from mixer.turn_config import coturn, eturnal, peers
 from turn.policy import PeerPolicy, parse_rule
 

@@ -40,7 +40,7 @@ def near(found: tuple[int, int, int], wanted: tuple[int, int, int], by: int = 40
 
 
 def await_colour(
-    server: Server, room: str, participant: str, wanted: tuple[int, int, int], timeout_s: float = 15.0
+    server: Server, room: str, participant: str, wanted: tuple[int, int, int], timeout_s: float = 60.0
 ) -> float:
     """Seconds until the participant's tile has that colour. ``AssertionError`` with the last one seen."""
     started = time.monotonic()

@@ -1,10 +1,14 @@
-"""One honest caller and one honest viewer in a room, and how long the longest hole in what the viewer gets was."""
+"""One honest caller and one honest viewer in a room, and how long the longest hole in what the viewer gets was.
+
+Three clocks tell whose hole it was: this process's own (when it did not look), the system's (when the room's process
+waited for a processor), and the server's, which counts the pauses between its ticks.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -18,9 +22,11 @@ from mixer.probe.server import Pass
 from mixer.probe.signal import Identity
 from mixer.rtp.packet import RtpPacket
 from mixer.webrtc.client import WebRtcClient
-from tests.serving import Server
+from tests.peers.scheduling import Scheduling, Span, uncovered_s
+from tests.serving import Server, workers
 
 LOOK_S: Final = 0.005
+LONG_WAIT_S: Final = 0.01  # half a tick of sound
 
 
 class Client(WebRtcClient):
@@ -54,12 +60,27 @@ class Client(WebRtcClient):
 
 
 @dataclass(frozen=True, slots=True)
+class Ticks:
+    """Of the server's, in the time that was watched: how many were left out, and pauses of over 160 ms between two."""
+
+    dropped: int
+    pauses: int
+
+
+@dataclass(frozen=True, slots=True)
 class Holes:
-    """The longest hole in seconds, as far as this process looked often enough to see it."""
+    """The longest hole in seconds that is the server's: less what this process did not look, and less what the
+    system kept from the room's process.
+    """
 
     audio_s: float
     video_s: float
     own_s: float  # the longest time that this process did not look
+    kept_s: (
+        float  # for so long altogether the room's process waited for a processor, ``LONG_WAIT_S`` at a time
+    )
+    sound: Ticks
+    pictures: Ticks
 
 
 class Conference:
@@ -70,6 +91,7 @@ class Conference:
         self._audio: list[float] = []
         self._video: list[float] = []
         self._looks: list[float] = []
+        self._scheduling: Scheduling | None = None
         self.caller: Client | None = None
 
     def client(
@@ -101,31 +123,49 @@ class Conference:
         self._video.append(now)
 
     async def look(self) -> None:
-        """Notes how often this process gets to run: a hole of its own is nobody's fault."""
+        """Notes how often this process gets to run, and the room's: holes of theirs are nobody's fault."""
         loop = asyncio.get_running_loop()
+        self._scheduling = scheduling = Scheduling(workers(self.server, self.room)[-1]["pid"])
         while True:
-            self._looks.append(loop.time())
+            now = loop.time()
+            self._looks.append(now)
+            scheduling.look(now)
             await asyncio.sleep(LOOK_S)
 
-    async def holes(self, seconds: float) -> Holes:
-        """Watch for so long."""
-        for gathered in (self._audio, self._video, self._looks):
+    async def holes(self, seconds: float, work: Awaitable[None] | None = None) -> Holes:
+        """Watch for so long, and until ``work`` is done."""
+        before = await self._ticks()
+        assert self._scheduling is not None
+        waits = self._scheduling.waits
+        for gathered in (self._audio, self._video, self._looks, waits):
             gathered.clear()
+        start = asyncio.get_running_loop().time()
         await asyncio.sleep(seconds)
+        if work is not None:
+            await work
         now = asyncio.get_running_loop().time()
-        own = max((b - a for a, b in pairwise(self._looks)), default=seconds)
-        start = now - seconds
-        return Holes(
-            self._longest([start, *self._audio, now]), self._longest([start, *self._video, now]), own
+        looks = list(pairwise(self._looks))
+        away = [(a, b) for a, b in looks if b - a > 4 * LOOK_S] + list(waits)
+        audio_s, video_s = (self._longest([start, *times, now], away) for times in (self._audio, self._video))
+        after = await self._ticks()
+        sound, pictures = (
+            Ticks(*(after[kind][name] - before[kind][name] for name in ("dropped", "pauses")))
+            for kind in ("audio", "video")
         )
+        own_s = max((b - a for a, b in looks), default=now - start)
+        long = [(begin, end) for begin, end in waits if end - begin >= LONG_WAIT_S]
+        kept_s = now - start - uncovered_s((start, now), long)
+        return Holes(audio_s, video_s, own_s, kept_s, sound, pictures)
 
-    def _longest(self, times: Iterable[float]) -> float:
-        """The longest pause less the time in it that this process was away itself."""
-        away = [(a, b) for a, b in pairwise(self._looks) if b - a > 4 * LOOK_S]
-        return max(
-            end - begin - sum(max(0.0, min(end, b) - max(begin, a)) for a, b in away)
-            for begin, end in pairwise(times)
-        )
+    @staticmethod
+    def _longest(times: Iterable[float], away: list[Span]) -> float:
+        """The longest pause less the time in it that somebody was away."""
+        near = [span for span in pairwise(times) if span[1] - span[0] > 4 * LOOK_S]
+        return max((uncovered_s(span, away) for span in near), default=0.0)
+
+    async def _ticks(self) -> dict[str, dict[str, int]]:
+        body = await asyncio.to_thread(self.server.call, "GET", f"/v1/rooms/{self.room}/stats")
+        return dict(body["ticks"])
 
     async def stats(self) -> dict[str, dict[str, object]]:
         """The room's figures, participants by id."""
@@ -152,7 +192,7 @@ async def conference(
         for work in (conductor.play(), made.look()):
             task = asyncio.create_task(work)
             stack.callback(task.cancel)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while not made._video or not made._audio:  # noqa: ASYNC110 - the first of each
                 await asyncio.sleep(0.05)
         await asyncio.sleep(1.0)  # playout finds its depth: nobody announces it

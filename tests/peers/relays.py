@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.ports import free_port
 from tests.serving import Server, serving
 
-START_S: Final = 20.0
+START_S: Final = 60.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -114,28 +115,17 @@ def certificates(directory: Path) -> Certificates:
     return made
 
 
-def free_relay_port() -> int:
-    """A port of the loopback that neither UDP nor TCP has taken."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
-
-
 def turn_settings(made: Certificates | None = None, **more: str) -> dict[str, str]:
     """Settings for ``tests.serving`` of a relay on the loopback, with TLS when there are certificates. ``more``:
     further keys of the section."""
     settings = {
         "turn.enabled": "true",
         "turn.host": "127.0.0.1",
-        "turn.port": str(free_relay_port()),
+        "turn.port": str(free_port()),
         **{f"turn.{key}": value for key, value in more.items()},
     }
     if made is not None:
-        settings["turn.tls_port"] = str(free_relay_port())
+        settings["turn.tls_port"] = str(free_port())
         settings |= {"turn.tls_cert": str(made.certificate), "turn.tls_key": str(made.key)}
     return settings
 

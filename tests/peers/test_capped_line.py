@@ -16,6 +16,7 @@ from aiortc.contrib.media import MediaBlackhole
 
 from mixer.probe.run import Plan, opened
 from tests.browser import Page, launch
+from tests.peers.spare import with_time_to_spare
 from tests.serving import Server, serving
 from tests.shaper import Way, shaping
 
@@ -67,6 +68,7 @@ async def settled(server: Server, room: str, page: Page, name: str, width: int, 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.peer(name)) for name in ("chromium", "firefox")]
 )
+@with_time_to_spare
 async def test_auto_follows_the_line_both_ways(name: Any, tmp_path: Path) -> None:
     with serving(tmp_path) as server, shaping(server.url, seed=5, up=OPEN, down=OPEN) as shaper:
         room = server.room("narrow")
@@ -95,6 +97,7 @@ async def test_auto_follows_the_line_both_ways(name: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("remb", [True, False])
+@with_time_to_spare
 async def test_a_stock_aiortc_viewer_is_followed_by_calling_it(remb: bool, tmp_path: Path) -> None:
     """No transport-cc: an estimate of its own that is seconds behind, or losses alone."""
     with serving(tmp_path) as server, shaping(server.url, seed=6, up=OPEN, down=OPEN) as shaper:

@@ -42,7 +42,7 @@ async def test_a_browser_is_told_who_is_heard(server: Server, name: BrowserName)
         script = LISTEN.replace("ROOM", room).replace("TOKEN", guest["token"])
         assert await page.evaluate(script) == 201
         heard: list[int] = []
-        for _ in range(150):
+        for _ in range(300):
             heard = await page.evaluate(CONTRIBUTING)
             if heard:
                 break

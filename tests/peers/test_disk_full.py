@@ -15,6 +15,7 @@ import av
 import pytest
 
 from mixer.probe.run import Plan, opened
+from tests.peers.spare import with_time_to_spare
 from tests.peers.test_overload import Events
 from tests.peers.test_recording import fetch_in_ranges, sealed
 from tests.serving import serving
@@ -49,7 +50,9 @@ def fill(path: Path) -> None:
                 continue
 
 
+@with_time_to_spare
 async def test_a_full_spool_is_told_at_once_and_the_room_goes_on(tmp_path: Path, small_spool: Path) -> None:
+    (small_spool / "filler").unlink(missing_ok=True)
     with serving(tmp_path) as server:
         room = server.room("full")
         plan = Plan(url=server.url, room=room, token=server.token, callers=2, viewers=1)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser import BrowserName, Page, launch
 from tests.peers.publishers import ffmpeg
+from tests.peers.spare import with_time_to_spare
 from tests.peers.test_page import join
 from tests.peers.test_shaped_browsers import KEEP_CONNECTIONS
 from tests.serving import Server
@@ -52,6 +53,7 @@ async def sound(page: Page) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.peer(name)) for name in ("chromium", "firefox")]
 )
+@with_time_to_spare
 async def test_bursts_of_loss_are_mended_both_ways(server: Server, name: BrowserName, tmp_path: Path) -> None:
     room = server.room(f"bursts-{name}")
     speaker = server.enter(room, name="speaker")

@@ -39,10 +39,10 @@ async def join(page: Page, url: str, name: str, *, prepare: str = "null") -> Non
 
 async def sees_motion(page: Page) -> None:
     """The mix plays, is not one flat colour, and changes."""
-    await page.wait_for("document.querySelector('#mix').currentTime > 0.5", timeout_s=30)
+    await page.wait_for("document.querySelector('#mix').currentTime > 0.5", timeout_s=60)
     first: list[int] = await page.wait_for(SHOWN)
     assert max(first) - min(first) > 25, "the picture is flat"
-    for _ in range(50):
+    for _ in range(200):
         now = await page.evaluate(SHOWN)
         if max(abs(a - b) for a, b in zip(first, now, strict=True)) > 25:
             return
@@ -71,7 +71,7 @@ async def test_a_person_joins_sees_and_leaves(server: Server, name: BrowserName)
 
         await page.evaluate("document.querySelector('#leave').click()")
         await page.wait_for("!document.querySelector('#over').hidden")
-        for _ in range(50):
+        for _ in range(200):
             if not server.call("GET", f"/v1/rooms/{room}/participants"):
                 break
             await asyncio.sleep(0.1)  # the page's DELETE is on its way
@@ -89,12 +89,8 @@ async def test_two_browsers_see_each_other(server: Server) -> None:
         await asyncio.gather(sees_motion(one), sees_motion(other))
         roster = server.call("GET", f"/v1/rooms/{room}/participants")
         assert {person["name"] for person in roster} == {"Chromium", "Firefox"}
-        shown = canvas.snapshot(server, room)
-        places = canvas.tiles(server, room)
         for person in roster:
-            tile = places[person["id"]]
-            part = shown[tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]]
-            assert part.max() > 100, f"{person['name']}'s tile is dark"
+            await _tile_is_bright(server, room, person["id"])
 
 
 @pytest.mark.peer("chromium")
@@ -109,7 +105,7 @@ async def test_who_ticks_the_box_is_left_out_of_recordings_until_they_untick_it(
         await page.wait_for("!document.querySelector('#recording').hidden")
         await page.evaluate("document.querySelector('#show-settings').click()")
         await page.evaluate(tick)
-        for _ in range(50):
+        for _ in range(200):
             if server.call("GET", f"/v1/rooms/{room}/participants")[0]["recorded"]:
                 break
             await asyncio.sleep(0.1)  # the page's PATCH is on its way
@@ -143,8 +139,20 @@ async def test_a_shared_screen_has_a_tile_of_its_own_while_it_is_shared(server: 
         assert await _tiles_become(server, room, 1)
 
 
+async def _tile_is_bright(server: Server, room: str, participant: str) -> None:
+    """Now, or soon: a camera starts when it does, and stops for a moment on a busy machine."""
+    for _ in range(200):
+        tile = canvas.tiles(server, room)[participant]
+        shown = canvas.snapshot(server, room)
+        part = shown[tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]]
+        if part.max() > 100:
+            return
+        await asyncio.sleep(0.1)  # nothing announces a picture
+    pytest.fail(f"the tile of {participant} stays dark")
+
+
 async def _tiles_become(server: Server, room: str, count: int) -> bool:
-    for _ in range(150):
+    for _ in range(300):
         if len(canvas.tiles(server, room)) == count:
             return True
         await asyncio.sleep(0.1)  # a share ends for the server when its packets do

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.peers import canvas, publishers
+from tests.peers.spare import with_time_to_spare
 from tests.peers.watcher import watching
 from tests.serving import Server
 
@@ -18,6 +19,7 @@ ABSENT_DB = 30.0  # the issue: one's own tone is absent by at least this
 
 
 @pytest.mark.peer("ffmpeg8", "gstreamer")
+@with_time_to_spare
 async def test_colours_in_their_tiles_and_tones_in_the_right_ears(server: Server, tmp_path: Path) -> None:
     room = server.room("publishers")
     first, second = server.enter(room, name="ffmpeg"), server.enter(room, name="GStreamer")

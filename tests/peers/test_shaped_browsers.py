@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser import BrowserError, BrowserName, Page, launch
 from tests.peers.publishers import ffmpeg
+from tests.peers.spare import with_time_to_spare
 from tests.peers.test_page import SHOWN, join
 from tests.serving import Server
 from tests.shaper import Way, shaping
@@ -73,6 +74,7 @@ def pauses(found: dict[str, Any]) -> list[float]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.peer(name)) for name in ("chromium", "firefox")]
 )
+@with_time_to_spare
 async def test_a_person_on_a_bad_line_is_seen_and_sees(
     server: Server, name: BrowserName, tmp_path: Path
 ) -> None:
@@ -87,7 +89,7 @@ async def test_a_person_on_a_bad_line_is_seen_and_sees(
         async with launch(name) as page:
             await join(page, f"{shaper.url}/r/{room}", "Anna far away", prepare=KEEP_CONNECTIONS)
             try:
-                await page.wait_for(SEES_BOTH, timeout_s=30)  # oneself moves, the speaker is one colour
+                await page.wait_for(SEES_BOTH, timeout_s=60)  # oneself moves, the speaker is one colour
             except BrowserError as error:
                 error.add_note(str(server.call("GET", f"/v1/rooms/{room}/stats")))
                 raise

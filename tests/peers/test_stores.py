@@ -49,7 +49,7 @@ async def test_recorded_into_a_bucket_encrypted_and_copied(tmp_path: Path) -> No
             "archive.second_url": f"file:{tmp_path}/copies",
         }
         with serving(tmp_path / "server", settings) as server:
-            for _ in range(50):  # nobody has recorded anything yet
+            for _ in range(300):  # nobody has recorded anything yet
                 if "store_probed" in server.log.read_text():
                     break
                 await asyncio.sleep(0.2)
@@ -66,7 +66,7 @@ async def test_recorded_into_a_bucket_encrypted_and_copied(tmp_path: Path) -> No
             assert not any(SECRET_KEY.encode() in text for text in told)
             assert SECRET_KEY not in server.log.read_text()
             spool = server.data_dir / "spool"
-            for _ in range(50):  # the second store has its own pace
+            for _ in range(300):  # the second store has its own pace
                 if not (spool / recording).exists():
                     break
                 await asyncio.sleep(0.2)

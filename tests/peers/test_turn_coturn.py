@@ -11,8 +11,10 @@ from typing import Any, Final
 import pytest
 
 from mixer.cli import main
-from mixer.config import Settings, with_secrets
-from tests.peers.relays import Certificates, coturn, free_relay_port, turn_config, turn_settings
+from mixer.kept_secrets import with_secrets
+from mixer.settings import Settings
+from tests.peers.relays import Certificates, coturn, turn_config, turn_settings
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer("coturn")
 SECRET: Final = "of-the-tests"
@@ -34,7 +36,7 @@ listening-port={port}
 @pytest.fixture(scope="module")
 def as_it_comes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a coturn with a secret and nothing else."""
-    directory, port = tmp_path_factory.mktemp("open"), free_relay_port()
+    directory, port = tmp_path_factory.mktemp("open"), free_port()
     (directory / "turnserver.conf").write_text(AS_IT_COMES.format(port=port, secret=SECRET))
     with coturn(directory, directory / "turnserver.conf", port):
         yield port
@@ -152,7 +154,7 @@ def test_the_certificate_is_checked(configured: dict[str, str], capsys: pytest.C
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["probe", "--turn", f"turn:127.0.0.1:{free_relay_port()}", "--secret", "x"]) == 1
+    assert main(["probe", "--turn", f"turn:127.0.0.1:{free_port()}", "--secret", "x"]) == 1
     assert "no answer" in capsys.readouterr().err
 
 

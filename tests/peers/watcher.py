@@ -48,14 +48,14 @@ class Watcher:
                 async with self._heard:
                     self._heard.notify_all()
 
-    async def picture(self, *, after: int = 0, timeout_s: float = 15.0) -> Plane:
+    async def picture(self, *, after: int = 0, timeout_s: float = 60.0) -> Plane:
         """The newest picture as RGB, once more than ``after`` pictures came."""
         async with asyncio.timeout(timeout_s), self._heard:
             await self._heard.wait_for(lambda: self.frames > after)
         assert self.frame is not None
         return self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
-    async def sound(self, seconds: float, *, timeout_s: float = 15.0) -> Sound:
+    async def sound(self, seconds: float, *, timeout_s: float = 60.0) -> Sound:
         """The next ``seconds`` of sound, from now."""
         wanted = self._samples + round(seconds * 48_000)
         async with asyncio.timeout(timeout_s + seconds), self._heard:

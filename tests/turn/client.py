@@ -49,7 +49,7 @@ class TurnClient:
         subject: str = "alice",
         ttl_s: int = 3600,
         cafile: str | None = None,
-        timeout_s: float = 5.0,
+        timeout_s: float = 20.0,
     ) -> None:
         credential = issue(subject, secret, now_s=time.time(), ttl_s=ttl_s)
         self.username, self.password = credential.username, credential.password

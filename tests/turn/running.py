@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.ports import free_port
+
 SECRET = "north"
 
 
@@ -63,19 +65,6 @@ def certificate(directory: Path) -> tuple[Path, Path]:
         )
     )
     return cert_file, key_file
-
-
-def free_port() -> int:
-    """Free for UDP and TCP a moment ago."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(port)
 
 
 @contextmanager
@@ -143,15 +132,16 @@ def _running(name: str, command: list[str], port: int, tls_port: int, log: Path)
         _await_port(process, tls_port, log)
         yield Running(name, process.pid, port, tls_port)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(2)
+        for patience_s in (0.5, 5.0):  # ours drains while there are allocations, until it is told again
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience_s)
         process.kill()
         process.wait()
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     while time.monotonic() < until_s:
         if process.poll() is not None:
             break

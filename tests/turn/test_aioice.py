@@ -46,8 +46,8 @@ async def test_data_goes_and_comes(relay: Running, echo: Echo, transport: str, t
     assert isinstance(protocol, _Sink)
     for size in (1, 3, 1200):
         made.sendto(b"x" * size, echo.address)
-        data, source = await asyncio.wait_for(protocol.came.get(), 10)
+        data, source = await asyncio.wait_for(protocol.came.get(), 60)
         assert data == b"x" * size
         assert tuple(source) == echo.address
     made.close()
-    await asyncio.wait_for(protocol.gone.wait(), 10)
+    await asyncio.wait_for(protocol.gone.wait(), 60)

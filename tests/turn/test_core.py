@@ -19,6 +19,7 @@ from tests.turn.relay import (
     permit,
     send_indication,
 )
+from turn import revocations
 from turn.core import MAX_AMPLIFICATION, Answer, ToPeer
 from turn.credentials import issue
 from turn.message import (
@@ -560,6 +561,39 @@ def test_a_participant_who_leaves_takes_all_allocations_along() -> None:
     assert [change.what for change in changes] == ["closed"] * 3
     assert [allocation.subject for allocation in relay.table.by_tuple.values()] == ["bob"]
     assert len(relay.ports.taken) == 1
+
+
+def test_a_revoked_credential_allocates_no_more_and_a_later_one_does() -> None:
+    relay = Relay()
+    relay.ask(AT, Method.ALLOCATE, UDP)
+    expires_s = int(relay.now_s + UNIX_OFFSET_S) + 3600
+    relay.core.revoke({"alice": expires_s, "carol": expires_s}, relay.now_s)
+    assert code(relay.ask(AT, Method.REFRESH)) == 0, "what stands is for `end`"
+    relay.core.end(["alice"])
+    assert code(relay.ask(AT, Method.ALLOCATE, UDP)) == 403
+    assert code(relay.ask(five_tuple(2), Method.ALLOCATE, UDP, ttl_s=3599)) == 403
+    assert relay.core.refusals["credential revoked"] == 2
+    assert code(relay.ask(five_tuple(2), Method.ALLOCATE, UDP, ttl_s=3601)) == 0, "given after that"
+    assert code(relay.ask(five_tuple(3), Method.ALLOCATE, UDP, subject="bob")) == 0
+    assert code(relay.ask(five_tuple(4), Method.ALLOCATE, UDP, subject="carol", secret="south")) == 401
+
+
+def test_what_is_revoked_is_bounded_and_forgotten_when_it_would_have_expired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "MAX_REVOKED", 2)
+    relay = Relay()
+    unix_s = int(relay.now_s + UNIX_OFFSET_S)
+    relay.core.revoke({f"s{number}": unix_s + 600 for number in range(3)}, relay.now_s)
+    answers = [
+        code(relay.ask(five_tuple(n), Method.ALLOCATE, UDP, subject=f"s{n}", ttl_s=600)) for n in range(3)
+    ]
+    assert answers == [0, 403, 403]
+    relay.core.revoke({"s1": unix_s + 300}, relay.now_s)
+    assert code(relay.ask(five_tuple(1), Method.ALLOCATE, UDP, subject="s1", ttl_s=600)) == 403, "never less"
+    relay.now_s += 601
+    relay.core.revoke({}, relay.now_s)
+    assert len(relay.core.revocations) == 0
 
 
 def test_a_connection_that_closes_ends_its_allocation() -> None:

@@ -17,11 +17,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.turn.client import UDP, TurnClient, TurnError
 from tests.turn.echo import Echo
 from tests.turn.forbidden import FORBIDDEN
-from tests.turn.running import SECRET, Running, free_port, ours
-from turn.control import Drain, End, Ended, Listening, Metrics, Peers, parse_word, write_word
+from tests.turn.running import SECRET, Running, ours
+from turn.control import (
+    Drain,
+    End,
+    Ended,
+    Listening,
+    Metrics,
+    Peers,
+    Revoke,
+    ToRelay,
+    parse_word,
+    write_word,
+)
 from turn.message import Attribute, Class, Method, write_message
 
 KINDS = ("udp", "tcp", "tls")
@@ -142,9 +154,9 @@ def test_a_tls_handshake_that_never_ends_is_ended_after_ten_seconds(relay: Runni
         half.sendall(b"\x16\x03\x01\x02\x00\x01")
         began = time.monotonic()
         for sock in (silent, half):
-            sock.settimeout(30)
+            sock.settimeout(60)
             assert sock.recv(1) == b""
-        assert 5 < time.monotonic() - began < 25
+        assert 5 < time.monotonic() - began < 50
 
 
 def test_alpn_and_no_plaintext(relay: Running) -> None:
@@ -152,7 +164,7 @@ def test_alpn_and_no_plaintext(relay: Running) -> None:
         assert client.sock.selected_alpn_protocol() == "stun.turn"
         assert client.sock.version() in {"TLSv1.2", "TLSv1.3"}
     with socket.create_connection(door(relay, "tls")) as plain:
-        plain.settimeout(10)
+        plain.settimeout(60)
         plain.sendall(write_message(Method.BINDING, Class.REQUEST, bytes(12)))
         with contextlib.suppress(ConnectionResetError):
             assert not plain.recv(100).startswith(b"\x01\x01")
@@ -168,7 +180,7 @@ def test_alpn_and_no_plaintext(relay: Running) -> None:
 )
 def test_a_stream_that_is_none_is_closed(relay: Running, data: bytes) -> None:
     with socket.create_connection(door(relay, "tcp")) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.sendall(data)
         assert sock.recv(100) == b""
 
@@ -178,7 +190,7 @@ def test_noise_over_udp_gets_silence_and_changes_nothing(relay: Running, echo: E
         client.allocate()
         client.bind(0x4000, echo.address)
         noise.connect(door(relay, "udp"))
-        noise.settimeout(0.3)
+        noise.settimeout(20)
         wrong_length = [b"\x40\0\0\x09short", b"\x40\0", b"\x40", b"\x40\1\0\0"]
         for data in [
             b"",
@@ -191,8 +203,9 @@ def test_noise_over_udp_gets_silence_and_changes_nothing(relay: Running, echo: E
             noise.send(b"\x00" + data if data[:1] > b"\x7f" else data)
         for data in wrong_length:
             client.sock.send(data)
-        with pytest.raises(TimeoutError):
-            noise.recv(100)
+        noise.send(write_message(Method.BINDING, Class.REQUEST, b"the only one"))
+        answer = noise.recv(100)
+        assert (answer[:2], answer[8:20]) == (b"\x01\x01", b"the only one"), "nothing else was answered"
         client.send_channel(0x4000, b"still here")
         assert client.receive_data() == (0x4000, b"still here")
 
@@ -310,7 +323,7 @@ class Child:
         listening = self.hear(Listening)
         self.port = next(port for kind, _, port in listening.sockets if kind == "udp")
 
-    def say(self, word: Peers | End | Drain) -> None:
+    def say(self, word: ToRelay) -> None:
         self.control.write(write_word(word))
         self.control.flush()
 
@@ -361,7 +374,29 @@ def test_a_child_follows_the_rooms_and_ends_with_its_parent(echo: Echo) -> None:
         with pytest.raises(TurnError, match="437"):
             client.refresh(600)
     child.close()
-    assert child.process.wait(10) == 0
+    assert child.process.wait(60) == 0
+
+
+def test_a_child_takes_back_the_credentials_of_who_was_put_out() -> None:
+    child = Child()
+    at = ("127.0.0.1", child.port)
+    with TurnClient(at) as alice, TurnClient(at, subject="bob") as bob:
+        alice.allocate()
+        bob.allocate()
+        child.say(Revoke({"alice": int(alice.username.partition(":")[0])}))
+        child.say(End(("alice",)))
+        assert child.hear(Ended) == Ended("alice")
+        with pytest.raises(TurnError, match="403"):
+            alice.allocate()
+        bob.refresh(600)
+        with TurnClient(at) as again:  # another socket, the same credential
+            again.username, again.password = alice.username, alice.password
+            with pytest.raises(TurnError, match="403"):
+                again.allocate()
+        with TurnClient(at, ttl_s=7200) as later:
+            later.allocate()
+    child.close()
+    assert child.process.wait(60) == 0
 
 
 def test_traffic_for_a_public_address_goes_to_the_local_one(echo: Echo) -> None:
@@ -378,7 +413,7 @@ def test_traffic_for_a_public_address_goes_to_the_local_one(echo: Echo) -> None:
         client.send_channel(0x4000, b"pong")
         assert client.receive_data() == (0x4000, b"pong")
     child.close()
-    assert child.process.wait(10) == 0
+    assert child.process.wait(60) == 0
 
 
 def test_a_drain_waits_for_who_is_in_and_a_second_one_does_not() -> None:
@@ -389,7 +424,7 @@ def test_a_drain_waits_for_who_is_in_and_a_second_one_does_not() -> None:
         _await_drain(child.port)
         assert client.refresh(600) > 500
         client.refresh(0)
-        assert child.process.wait(10) == 0
+        assert child.process.wait(60) == 0
     child.close()
     impatient = Child()
     with TurnClient(("127.0.0.1", impatient.port)) as client:
@@ -398,7 +433,7 @@ def test_a_drain_waits_for_who_is_in_and_a_second_one_does_not() -> None:
         _await_drain(impatient.port)
         assert impatient.process.poll() is None
         impatient.process.send_signal(signal.SIGTERM)
-        assert impatient.process.wait(10) == 0
+        assert impatient.process.wait(60) == 0
     impatient.close()
 
 
@@ -481,7 +516,7 @@ def test_secrets_are_read_again_and_metrics_told(tmp_path: Path) -> None:
         with TurnClient(("127.0.0.1", running.port)) as client, pytest.raises(TurnError, match="401"):
             client.allocate()
         with socket.create_connection(("127.0.0.1", port)) as sock:
-            sock.settimeout(10)
+            sock.settimeout(60)
             sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
             text = b"".join(iter(lambda: sock.recv(65_536), b"")).decode()
         assert text.startswith("HTTP/1.1 200 OK\r\n")

@@ -16,6 +16,7 @@ from turn.control import (
     Listening,
     Metrics,
     Peers,
+    Revoke,
     Secrets,
     parse_word,
     write_word,
@@ -82,6 +83,7 @@ def test_who_comes_and_goes_in_a_loop_leaves_nothing_behind() -> None:
 WORDS = [
     Peers(((("192.0.2.1", 5), ("192.0.2.1", 5)), (("192.0.2.1", 6), ("10.0.0.1", 6))), (("::1", 7),)),
     End(("alice", "bob")),
+    Revoke({"alice": 1_800_000_000, "a:b": 5}),
     Secrets(("north",)),
     Drain(),
     Listening((("udp", "127.0.0.1", 3478), ("tls", "::1", 5349))),
@@ -112,6 +114,8 @@ def test_the_words_as_the_parent_writes_them() -> None:
     ["", "[]", "nonsense", '{"word":"sing"}', '{"word":["peers"]}', '{"word":"end"}', '{"word":"end","subjects":"al"}',
      '{"word":"peers","add":[["1.2.3.4"]]}', '{"word":"peers","add":[["host",5]]}', '{"word":"secrets","secrets":[5]}',
      '{"word":"peers","add":[["1.2.3.4",true]]}', '{"word":"peers","add":[["1.2.3.4",70000]]}',
+     '{"word":"revoke","until":["al"]}', '{"word":"revoke","until":{"al":"5"}}',
+     '{"word":"revoke","until":{"al":true}}', '{"word":"revoke"}',
      '{"word":"metrics"}', '{"word":"listening","sockets":[[1]]}', '{"word":"peers","remove":[[]]}'],
 )  # fmt: skip
 def test_what_is_no_word(line: str) -> None:

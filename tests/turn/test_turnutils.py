@@ -5,9 +5,11 @@ It exits 0 with half of the packets lost, so what it says is counted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import pytest
 
 from tests.turn.running import SECRET, Running
 
+PEER_PORT = 3480  # what turnutils_peer listens on unless told
 BASE = ("-n", "20", "-m", "1")
 
 
@@ -31,9 +34,25 @@ def peer() -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    yield
-    process.kill()
-    process.wait()
+    try:
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            _await_echo(family, address)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _await_echo(family: socket.AddressFamily, address: str) -> None:
+    """A client that is quicker than its peer counts what it sends meanwhile as lost."""
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.2)
+        for _ in range(150):
+            with contextlib.suppress(OSError):  # refused, or no answer yet
+                sock.sendto(bytes(100), (address, PEER_PORT))
+                if sock.recv(200):
+                    return
+    pytest.fail(f"turnutils_peer does not answer on {address}")
 
 
 def uclient(relay: Running, *arguments: str, port: int = 0) -> subprocess.CompletedProcess[str]:

@@ -75,7 +75,7 @@ class Network:
         return self
 
     def tick(self) -> Plan:
-        plan = self.playout.pop(self.now, buffered=self.buffered, quiet=self.quiet)
+        plan = self.playout.pop(self.now, buffered=self.buffered)
         made = self.buffered + sum(step.samples for step in plan.steps)
         if plan.shape == "shorten":
             assert made >= 2 * FRAME

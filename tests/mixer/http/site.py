@@ -13,11 +13,11 @@ import jwt
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from mixer.config import Settings
 from mixer.http.app import build_app
 from mixer.http.pages import WEB_DIRECTORY
 from mixer.registry import Registry
 from mixer.service import ArchiveDesk
+from mixer.settings import Settings
 from recording.archiver import Archiver
 from recording.holdings import Holdings
 from recording.local import LocalStore

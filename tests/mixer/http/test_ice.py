@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mixer.config import Settings
-from mixer.http.ice import TTL_S, IceServers
+from mixer.http.ice import IceServers
 from mixer.relay import Listening
-from mixer.relay_book import RelayBook
+from mixer.relay_book import CREDENTIAL_S, RelayBook
+from mixer.settings import Settings
 from tests.mixer.http.site import OFFER, SDP, Site, token
 
 
@@ -127,7 +127,7 @@ def test_urls_follow_from_what_listens_and_what_the_relay_is_called(
     tree = Settings.model_validate({**settings, "turn": {"secret": "s", **settings.get("turn", {})}})
     servers = IceServers(tree, _Running(*sockets), RelayBook(), clock=lambda: 0.0).servers("ann", asked)
     assert [url for server in servers for url in server["urls"]] == urls
-    assert all(server["username"] == f"{TTL_S}:ann" for server in servers)
+    assert all(server["username"] == f"{CREDENTIAL_S}:ann" for server in servers)
 
 
 async def test_no_relay_is_an_empty_list(site: Site) -> None:

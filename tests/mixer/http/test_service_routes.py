@@ -27,7 +27,7 @@ from tests.mixer.http.site import ADMIN_TOKEN, OFFER, SDP, Site, check_problem, 
 @asynccontextmanager
 async def listening(site: Site, query: str = "", **headers: str) -> AsyncIterator[ClientResponse]:
     headers["Authorization"] = f"Bearer {headers.pop('token', ADMIN_TOKEN)}"
-    async with asyncio.timeout(10), site.client.get(f"/v1/events{query}", headers=headers) as response:
+    async with asyncio.timeout(60), site.client.get(f"/v1/events{query}", headers=headers) as response:
         assert response.status == 200
         assert response.content_type == "text/event-stream"
         assert (await response.content.readuntil(b"\n\n")).startswith(b"retry: ")

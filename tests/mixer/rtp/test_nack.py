@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixer.rtp.nack import GIVE_UP_S, MAX_MISSING, MIXED_S, REORDER_S, TWICE_S, NackSchedule
+from mixer.rtp.nack import AGAIN_S, ASKS, GIVE_UP_S, MAX_MISSING, MIXED_S, REORDER_S, NackSchedule
 
 
 def test_on_a_line_that_mixes_up_packets_a_late_one_is_not_asked_for() -> None:
@@ -31,12 +31,42 @@ def test_after_a_round_trip_then_each_half_of_one_until_it_comes() -> None:
     assert schedule.recovered == 1
 
 
-def test_each_request_goes_out_twice_where_one_may_be_lost() -> None:
-    schedule = NackSchedule(twice=True)
+def asks(schedule: NackSchedule, first: int, answers: int, start: float) -> int:
+    """How often a packet is asked for before it comes, 0.1 s later, and ``answers`` times more."""
+    schedule.add(first, first + 1, start)
+    count = sum(first in schedule.due(start + ms / 1000) for ms in range(100))
+    for _ in range(answers):
+        schedule.arrived(first, start + 0.1)
+    return count
+
+
+def test_who_insists_asks_five_times_a_round_trip() -> None:
+    schedule = NackSchedule(insists=True)
     schedule.set_rtt(0.1)
     schedule.add(5, 6, 0.0)
     asked = [now / 1000 for now in range(200) if schedule.due(now / 1000)]
-    assert asked == pytest.approx([0.0, TWICE_S, 0.11, 0.13, 0.165, 0.185], abs=0.002)
+    once = [AGAIN_S * n for n in range(ASKS)]
+    assert asked == pytest.approx([*once, *(0.11 + at for at in once)], abs=0.002)
+
+
+def test_on_a_short_line_the_requests_of_a_round_fit_into_it() -> None:
+    schedule = NackSchedule(insists=True)
+    schedule.set_rtt(0.02)
+    schedule.add(5, 6, 0.0)
+    asked = [now / 1000 for now in range(30) if schedule.due(now / 1000)]
+    assert asked == pytest.approx([0.0, 0.006, 0.012, 0.018, 0.024], abs=0.002)
+
+
+def test_who_answers_each_request_is_not_asked_so_often_until_it_does_no_more() -> None:
+    schedule = NackSchedule(insists=True)
+    schedule.set_rtt(0.1)
+    assert asks(schedule, 0, ASKS, 0.0) == ASKS, "nothing is known of the sender"
+    for number in range(1, 20):
+        last = asks(schedule, number, 2, number / 2)
+    assert last == 2
+    for number in range(20, 60):
+        last = asks(schedule, number, 1, number / 2)
+    assert last == ASKS
 
 
 def test_given_up_after_a_while() -> None:

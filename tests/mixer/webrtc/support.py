@@ -111,7 +111,7 @@ async def join(peer: Peer, pc: RTCPeerConnection, edit: Callable[[str], str] = l
     return answer
 
 
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     """Wait until ``condition()`` holds; fails naming ``what``."""
     try:
         async with asyncio.timeout(timeout_s):

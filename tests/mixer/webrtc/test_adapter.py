@@ -88,7 +88,7 @@ async def pair(
     two = Side(ports[1], make(), controlling=False, dtls_server=not left_is_dtls_server)
     await one.gather()
     await two.gather()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(one.connect(two), two.connect(one))
     return one, two
 
@@ -170,7 +170,7 @@ async def test_a_wrong_fingerprint_fails_the_handshake(ports: tuple[UdpPort, Udp
     two.certificate = make()  # what is signalled is not what is shown
     other = asyncio.create_task(two.connect(one))
     with pytest.raises(ConnectionError, match="DTLS"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await one.connect(two)
     other.cancel()
     await asyncio.gather(one.transport.close(), two.transport.close())

@@ -61,3 +61,26 @@ def test_reports_of_strangers(
         estimate = downlink.state.estimate_bps
         assert estimate is None or MIN_BPS <= estimate <= MAX_BPS
         assert 0 <= downlink.state.loss <= 1
+
+
+def told(downlink: Downlink, seconds: int, *, lost_share: float = 0.0, begin: int = 0) -> None:
+    """A megabit a second leaves, and a report each second says that it came but for ``lost_share``."""
+    for second in range(begin, begin + seconds):
+        for packet in range(125):
+            downlink.depart(1000, second + packet / 125)
+        sent = 125 * (second + 1)
+        lost = round(lost_share * 125 * (second + 1 - begin))
+        report = ReportBlock(22, 0, lost, sent, 0, 0, 0)
+        downlink.reported([(report, sent)], 0.02, second + 1.0)
+
+
+def test_who_is_not_called_gets_large_pictures_at_once_until_something_is_lost() -> None:
+    """The estimate is then what is sent, and no limit of the line."""
+    fixed, called = (EchoedLine(pads=True, calls=calls) for calls in (False, True))
+    for downlink in (fixed, called):
+        told(downlink, 5)
+        assert downlink.state.estimate_bps is not None
+    assert fixed.pacing_s(37_000, 32) is None
+    assert called.pacing_s(37_000, 32) is not None
+    told(fixed, 10, lost_share=0.6, begin=5)
+    assert fixed.pacing_s(37_000, 32) is not None, "now it is known to be full"

@@ -261,7 +261,7 @@ async def test_a_viewer_decodes_what_is_sent(factory: PeerFactory, codec: VideoC
             pts = (2 * index + half) * 960
             peer.send_audio(EncodedAudio("opus", sounds[index % len(sounds)], pts, 960))
 
-    async with every_tick(send), asyncio.timeout(10):
+    async with every_tick(send), asyncio.timeout(60):
         pictures = [await tracks["video"].recv() for _ in range(10)]
         heard = [await tracks["audio"].recv() for _ in range(10)]
     assert (pictures[-1].width, pictures[-1].height) == (320, 240)
@@ -307,12 +307,12 @@ async def test_nacks_are_answered_and_plis_reported(factory: PeerFactory) -> Non
         return send_rtp(packet)
 
     peer._mix.send = lossy
-    async with every_tick(lambda: peer.send_video(mix.unit())), asyncio.timeout(10):
+    async with every_tick(lambda: peer.send_video(mix.unit())), asyncio.timeout(60):
         pictures = [await tracks["video"].recv() for _ in range(20)]
         assert {b.pts - a.pts for a, b in itertools.pairwise(pictures)} == {3000}
         receiver = next(t.receiver for t in pc.getTransceivers() if t.kind == "video")
         await receiver._send_rtcp_pli(peer._mix.video.ssrc)  # type: ignore[union-attr]
-        await until(lambda: sink.keyframe_requests == 1, "the PLI")
+        await until(lambda: sink.keyframe_requests >= 1, "the PLI")
     assert peer.stats()["sent"]["repeated"] == len(repeats) > 0
     assert len({packet.ssrc for packet in repeats}) == 1  # as RTX, which aiortc offers
 
@@ -422,7 +422,7 @@ async def test_a_publisher_hears_the_mix_on_the_same_connection(factory: PeerFac
     assert (peer.receives_video, peer.sends_video) == ("H264", "H264")
     await until(lambda: len(sink.video) > 3, "its own pictures")
     mix = Mix("H264")
-    async with every_tick(lambda: peer.send_video(mix.unit(50))), asyncio.timeout(10):
+    async with every_tick(lambda: peer.send_video(mix.unit(50))), asyncio.timeout(60):
         pictures = [await tracks["video"].recv() for _ in range(5)]
     assert abs(pictures[-1].to_ndarray()[:240, 64:].mean() - 50) < 6
 
