@@ -186,7 +186,7 @@ def audio(data: bytes) -> None:
             samples = duration_samples(codec, payload)
             assert 0 < samples <= max(MAX_OPUS_SAMPLES, MAX_PCM_BYTES * 6)
             playout.push(sequence, sequence * 960, payload, samples=samples, now=step / 50)
-        plan = playout.pop(step / 50, buffered=0, quiet=False)
+        plan = playout.pop(step / 50, buffered=0)
         assert sum(one.samples for one in plan.steps) >= 0
         assert playout.depth <= MAX_WAITING
 
