@@ -176,16 +176,17 @@ class Intake:
                     wait_ms=head[1] if head is not None else USUAL_WAIT_MS,
                 )
             level = packet.extensions.get(connection.peer.audio_level_id or 0)
+            # no keywords: this is run for each packet
             self._bridge.push(
                 participant,
-                sequence=packet.sequence,
-                timestamp=packet.timestamp,
-                payload=packet.payload,
-                codec=codec,
-                now=now,
-                ssrc=packet.ssrc,
-                level=level[0] & 0x7F if level else None,  # RFC 6464 section 3; the first bit is a guess
-                repaired=packet.repaired,
+                packet.sequence,
+                packet.timestamp,
+                packet.payload,
+                codec,
+                now,
+                packet.ssrc,
+                level[0] & 0x7F if level else None,  # RFC 6464 section 3; the first bit is a guess
+                packet.repaired,
             )
 
     def saw(self, connection: Connection, frame: EncodedVideo, *, screen: bool) -> bool:

@@ -22,11 +22,10 @@ from mixer.errors import Conflict, InvalidBody, MosaiqueError, NotFound
 from mixer.intake import SCREEN_SUFFIX, Intake
 from mixer.journal import RoomJournal
 from mixer.load_watch import LoadWatch
-from mixer.media import TICK_S, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo
+from mixer.media import TICK_S, VIDEO_CLOCK_HZ, EncodedVideo
 from mixer.overload import reduced
 from mixer.protocol import RosterEntry
 from mixer.room_recording import RoomRecording
-from mixer.rtp.packet import RtpPacket
 from mixer.ticks import TickSchedule
 from mixer.video.canvas import Canvas
 from mixer.video.demand import demands
@@ -66,6 +65,7 @@ class Session:
         self._audio_ticks = TickSchedule(self._origin, round(1 / TICK_S), slack=AUDIO_SLACK_TICKS)
         self._frame_clock = FrameClock(self._canvas, self._origin)
         self._intake = Intake(self._bridge, self._canvas)
+        self.heard = self._intake.heard  # what connections say (ConnectionRoom): a packet of voice
         self._distribution = Distribution(self._bridge, self._canvas, self._frame_clock)
         self._recording = RoomRecording(
             self._bridge, self._distribution, self._intake, say, self._pts, origin_s=self._origin
@@ -332,10 +332,6 @@ class Session:
         if connection.session in self._connections:
             self._drop(connection)
             self._say(protocol.SessionClosed(session=connection.session, reason=reason))
-
-    def heard(self, connection: Connection, packet: RtpPacket, codec: AudioCodec, now: float) -> None:
-        """A packet of voice."""
-        self._intake.heard(connection, packet, codec, now)
 
     def saw(self, connection: Connection, frame: EncodedVideo, screen: bool) -> None:
         """A whole coded picture."""

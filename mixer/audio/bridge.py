@@ -97,7 +97,6 @@ class AudioBridge:
     def push(
         self,
         leg: str,
-        *,
         sequence: int,
         timestamp: int,
         payload: bytes,
@@ -116,16 +115,7 @@ class AudioBridge:
         inbound = self._legs.get(leg)
         if inbound is None:
             self._unknown += 1
-        elif inbound.push(
-            sequence=sequence,
-            timestamp=timestamp,
-            payload=payload,
-            codec=codec,
-            now=now,
-            ssrc=ssrc,
-            level=level,
-            repaired=repaired,
-        ):
+        elif inbound.push(sequence, timestamp, payload, codec, now, ssrc, level, repaired):
             self._awake[leg] = inbound
 
     def playhead(self, leg: str, now: float) -> tuple[int, float] | None:
@@ -342,15 +332,21 @@ class AudioBridge:
                 self._emit(shared, number)
 
     def _emit(self, shared: Shared, number: int) -> None:
-        """Packet ``number`` to all listeners of one format. A sink may remove outputs."""
+        """Packet ``number`` to all listeners of one format. A sink may remove outputs; one that raises is counted and
+        costs only its own listener.
+        """
         plain: EncodedAudio | None = None
         for outlet in tuple(shared.outlets.values()):
             if not outlet.plain:
-                outlet.give(outlet.packet(number, self._room))
-                continue
-            if plain is None:
-                plain = shared.packet(number, self._room)
-            outlet.give(plain)
+                packet = outlet.packet(number, self._room)
+            elif plain is None:
+                packet = plain = shared.packet(number, self._room)
+            else:
+                packet = plain
+            try:
+                outlet.sink(packet)
+            except Exception:  # somebody else's code: the other listeners must not notice
+                outlet.sink_errors += 1
 
     def _shared_of(self, form: Format) -> Shared:
         if form not in self._shared:

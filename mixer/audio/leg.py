@@ -127,7 +127,6 @@ class InboundLeg:
 
     def push(
         self,
-        *,
         sequence: int,
         timestamp: int,
         payload: bytes,

@@ -237,10 +237,3 @@ class Outlet:
         if self._stream is None:
             self._stream = _Stream(self.shared.form)
         return self._stream.encode(number, pcm, room, self._csrc, self.shared.stream)
-
-    def give(self, packet: EncodedAudio) -> None:
-        """A sink that raises is counted and costs only this listener."""
-        try:
-            self.sink(packet)
-        except Exception:  # somebody else's code: the other listeners must not notice
-            self.sink_errors += 1

@@ -13,7 +13,7 @@ MAX_DATAGRAM: Final = 1500  # an Ethernet frame; pylibsrtp raises on more (facts
 ONE_BYTE_PROFILE: Final = 0xBEDE  # RFC 8285 section 4.2
 TWO_BYTE_PROFILE: Final = 0x1000  # RFC 8285 section 4.3: 0x100 and 4 "appbits"
 
-_STUN_HEADER: Final = 20  # RFC 8489 section 5
+HEAD_SIZE: Final = 20  # what tells datagrams apart: of STUN the whole header (RFC 8489 section 5)
 _STUN_COOKIE: Final = b"\x21\x12\xa4\x42"  # RFC 8489 section 5
 _DTLS_HEADER: Final = 13  # RFC 6347 section 4.1
 _RTCP_HEADER: Final = 8  # the shortest packet with a sender: an empty receiver report
@@ -44,23 +44,23 @@ class RtpPacket:
     repaired: bool = False
 
 
-def classify(data: bytes) -> DatagramKind | None:
-    """What a datagram on a shared port is, by its first bytes (RFC 7983, RFC 5761); None: drop it.
+def classify(head: bytes, size: int) -> DatagramKind | None:
+    """What a datagram of ``size`` bytes on a shared port is, by its first ones (RFC 7983, RFC 5761); None: drop it.
 
-    Sizes are checked, so that what passes is safe to hand to libraries that index before they look.
+    ``head``: ``HEAD_SIZE`` bytes at least, or all. Sizes are checked, so that what passes is safe to hand to libraries
+    that index before they look.
     """
-    size = len(data)
     if not _RTCP_HEADER <= size <= MAX_DATAGRAM:
         return None
-    first = data[0]
+    first = head[0]
     if 128 <= first <= 191:
-        kind = data[1]
+        kind = head[1]
         if 192 <= kind <= 223:  # RFC 5761 section 4: RTP payload types 64-95 are never used beside RTCP
             return "rtcp"
         return "rtp" if size >= HEADER_SIZE and not 64 <= kind <= 95 else None
     if first <= 3:
-        ours = size >= _STUN_HEADER and data[4:8] == _STUN_COOKIE
-        return "stun" if ours and int.from_bytes(data[2:4], "big") == size - _STUN_HEADER else None
+        ours = size >= HEAD_SIZE and head[4:8] == _STUN_COOKIE
+        return "stun" if ours and int.from_bytes(head[2:4], "big") == size - HEAD_SIZE else None
     if 20 <= first <= 63:
         return "dtls" if size >= _DTLS_HEADER else None
     return None
@@ -154,6 +154,10 @@ def _second_byte(payload_type: int, marker: bool) -> int:
 
 def _read_one_byte(data: bytes, position: int, end: int, into: dict[int, bytes]) -> None:
     """RFC 8285 section 4.2: 4 bits of identifier, 4 bits of length - 1."""
+    head = data[position] if position + 4 == end else 0
+    if 0x10 <= head < 0xF0 and not head & 0x0F and data[position + 2 : end] == b"\0\0":
+        into[head >> 4] = data[position + 1 : position + 2]  # a level alone: what most voices say
+        return
     while position < end:
         head = data[position]
         position += 1

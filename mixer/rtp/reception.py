@@ -52,8 +52,15 @@ class ReceptionStats:
         self.received += 1
         # Packets of one picture share a timestamp and late ones were repeated on request: neither tells
         # of the path's jitter (libwebrtc leaves them out, too).
-        if sequence == self._max and packet.timestamp != self._last_timestamp:
-            self._measure_jitter(packet.timestamp, now)
+        timestamp = packet.timestamp
+        if sequence != self._max or timestamp == self._last_timestamp:
+            return
+        if self._last_arrival is not None:
+            elapsed = ((timestamp - self._last_timestamp + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+            deviation = abs((now - self._last_arrival) * self._clock_hz - elapsed)
+            self._jitter += (min(deviation, self._clock_hz) - self._jitter) / 16
+        self._last_arrival = now
+        self._last_timestamp = timestamp
 
     def sender_report(self, report: SenderReport, now: float) -> None:
         """Take the source's own report: round trips and the sender's clock follow from it."""
@@ -135,11 +142,3 @@ class ReceptionStats:
             self._last_arrival = None
         self._suspect = None
         return True
-
-    def _measure_jitter(self, timestamp: int, now: float) -> None:
-        if self._last_arrival is not None:
-            elapsed = ((timestamp - self._last_timestamp + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
-            deviation = abs((now - self._last_arrival) * self._clock_hz - elapsed)
-            self._jitter += (min(deviation, self._clock_hz) - self._jitter) / 16
-        self._last_arrival = now
-        self._last_timestamp = timestamp

@@ -22,7 +22,7 @@ upgrade of either is made with the contract tests green.
 ``RTCDtlsTransport._set_role``, ``._rx_srtp``, ``._tx_srtp``
     The role that the answer named; the libsrtp sessions made of the exported keys.
 ``pylibsrtp.Session._srtp``, ``pylibsrtp._binding``
-    libsrtp's own functions with one kept buffer: 0.9 µs a packet where ``Session.protect`` takes 1.6.
+    libsrtp's own functions in the buffers of the socket (`batch`): 0.9 µs a packet where ``Session.protect`` takes 1.6.
 ``RTCCertificate._create_ssl_context``
     RSA peers (GStreamer 1.22) need more than ECDSA suites.
 """
@@ -44,13 +44,13 @@ from aioice.stun import Message, TransactionError, parse_message
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
 from aiortc.rtcdtlstransport import SRTPProtectionProfile
 from OpenSSL import SSL
-from pylibsrtp._binding import ffi, lib
+from pylibsrtp._binding import lib
 
 from mixer.errors import MalformedPacket
+from mixer.webrtc.batch import Address, Slot
 from mixer.webrtc.sdp import IceCandidate
-from mixer.webrtc.udp import Address, UdpPort, UdpSocket
+from mixer.webrtc.udp import UdpPort, UdpSocket
 
-SRTP_BUFFER_BYTES: Final = 2048
 MAX_SRTP_BYTES: Final = (
     1500  # an Ethernet frame; libsrtp writes up to SRTP_MAX_TRAILER_LEN, 144 bytes, behind it
 )
@@ -124,15 +124,16 @@ class IceConnection(Connection):
         ufrag: str,
         password: str,
         controlling: bool,
-        on_media: Callable[[bytes], None],
+        on_media: Callable[[Slot, bool], None],
         heard: Callable[[], None],
     ) -> None:
         super().__init__(ice_controlling=controlling, local_username=ufrag, local_password=password)
         self._port = port
-        self._on_media = on_media
+        self.media_received = on_media  # of the port's side: at once, without a call between
         self._heard = heard
         self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._selected: tuple[UdpSocket, Address] | None = None
+        self.selected: tuple[UdpSocket, Address, bytes] | None = None
+        """The nominated pair: our socket, the peer's address, the same as a sockaddr."""
         self._called: deque[bytes] = deque()  # transactions of `call`, answered ones among them
         self.rtt_s: float | None = None
         self.dropped: Counter[str] = Counter()
@@ -164,8 +165,12 @@ class IceConnection(Connection):
         super().check_complete(pair)
         nominated = self._nominated.get(COMPONENT)
         if nominated is not None and isinstance(nominated.protocol, MuxProtocol):
-            self._selected = (nominated.protocol.via, nominated.remote_addr)
-            self._port.authenticated(nominated.remote_addr, self)
+            self._select(nominated.protocol.via, nominated.remote_addr)
+
+    def _select(self, via: UdpSocket, destination: Address) -> None:
+        name = via.name(destination)
+        self.selected = (via, destination, name) if name is not None else None
+        self._port.authenticated(destination, self)
 
     async def query_consent(self) -> None:
         """Keep the path and its NAT bindings fresh, measure its round trip; never close.
@@ -227,21 +232,19 @@ class IceConnection(Connection):
             if isinstance(protocol, MuxProtocol) and protocol.via is via:
                 self.request_received(message, source, protocol)
 
-    def media_received(self, data: bytes, source: Address) -> None:
-        if data[0] >= 128:
-            self._on_media(data)
-        elif self._dtls.qsize() < MAX_DTLS_BACKLOG:
+    def dtls_received(self, data: bytes) -> None:
+        if self._dtls.qsize() < MAX_DTLS_BACKLOG:
             self._dtls.put_nowait(data)
         else:
             self.dropped["dtls"] += 1
 
     # --- our side ---
 
-    def send_media(self, data: bytes) -> bool:
+    def send_at_once(self, data: bytes) -> bool:
         """Send by the nominated pair; ``False`` when there is none yet or the socket would not take it."""
-        if self._selected is None:
+        if self.selected is None:
             return False
-        via, destination = self._selected
+        via, destination, _ = self.selected
         return via.sendto(data, destination)
 
     async def add_candidate(self, candidate: Candidate) -> None:
@@ -253,7 +256,7 @@ class IceConnection(Connection):
 
     async def close(self) -> None:
         self._port.unregister(self.local_username, self)
-        self._selected = None
+        self.selected = None
         for transaction in self._called:
             self._port.transactions.pop(transaction, None)
         self._dtls.put_nowait(None)
@@ -325,7 +328,7 @@ class _Link:
         return await self._ice.next_dtls()
 
     async def _send(self, data: bytes) -> None:
-        if not self._ice.send_media(data):
+        if not self._ice.send_at_once(data):
             raise ConnectionError("no nominated pair, or the socket is full")
 
 
@@ -337,32 +340,53 @@ class SrtpSession:
 
     def __init__(self, session: pylibsrtp.Session) -> None:
         self._session = session
-        packet = ffi.new("char[]", SRTP_BUFFER_BYTES)
-        self.protect = self._bound(lib.srtp_protect, packet)
-        """SRTP of an RTP packet."""
-        self.protect_rtcp = self._bound(lib.srtp_protect_rtcp, packet)
-        """SRTCP of an RTCP packet."""
-        self.unprotect = self._bound(lib.srtp_unprotect, packet)
-        """The RTP packet in an SRTP packet."""
-        self.unprotect_rtcp = self._bound(lib.srtp_unprotect_rtcp, packet)
-        """The RTCP packet in an SRTCP packet."""
+        self.seal: Final = self._writing(lib.srtp_protect)
+        """Write an RTP packet into a slot, as SRTP."""
+        self.seal_rtcp: Final = self._writing(lib.srtp_protect_rtcp)
+        """The same of RTCP."""
+        self.open: Final = self._reading(lib.srtp_unprotect)
+        """The RTP packet in a slot's SRTP; the slot's content is spent."""
+        self.open_rtcp: Final = self._reading(lib.srtp_unprotect_rtcp)
+        """The same of RTCP."""
 
-    def _bound(self, function: Callable[[Any, Any, Any], int], packet: Any) -> Callable[[bytes], bytes]:
-        """``function`` on ``packet``, the session's buffer. A closure: run for each packet, it looks nothing up."""
-        srtp, content, length = self._session._srtp[0], ffi.buffer(packet), ffi.new("int *")
+    # closures: run for each packet, they look nothing up
 
-        def run(data: bytes) -> bytes:
-            size = len(data)
+    def _writing(self, function: Callable[[Any, Any, Any], int]) -> Callable[[bytes, Slot], None]:
+        srtp = self._session._srtp[0]
+
+        def write(packet: bytes, slot: Slot) -> None:
+            size = len(packet)
             if size > MAX_SRTP_BYTES:
                 raise ValueError(f"a packet of {size} bytes is too long for SRTP")
-            content[0:size] = data
+            slot.packet[0:size] = packet
+            length = slot.length
             length[0] = size
-            if status := function(srtp, packet, length):
+            if status := function(srtp, slot.start, length):
                 raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
-            done: bytes = content[0 : length[0]]
-            return done
 
-        return run
+        return write
+
+    def _reading(self, function: Callable[[Any, Any, Any], int]) -> Callable[[Slot], bytes]:
+        srtp = self._session._srtp[0]
+
+        def read(slot: Slot) -> bytes:
+            length = slot.length
+            if status := function(srtp, slot.start, length):
+                raise pylibsrtp.Error(f"libsrtp refuses a packet (status {status})")
+            packet: bytes = slot.packet[0 : length[0]]
+            return packet
+
+        return read
+
+    def protect(self, packet: bytes) -> bytes:
+        """SRTP of an RTP packet, apart from any socket."""
+        slot = Slot.holding(b"")
+        self.seal(packet, slot)
+        return slot.read()
+
+    def unprotect(self, packet: bytes) -> bytes:
+        """The RTP packet in an SRTP packet."""
+        return self.open(Slot.holding(packet))
 
 
 class SecureTransport:
@@ -394,8 +418,11 @@ class SecureTransport:
         self._on_rtcp = on_rtcp
         self._rx: SrtpSession | None = None
         self._tx: SrtpSession | None = None
-        self._early: deque[bytes] = deque(maxlen=64)  # media that overtakes the end of the handshake
+        self._early: deque[tuple[bytes, bool]] = deque(
+            maxlen=64
+        )  # media that overtakes the end of the handshake
         self._closing = False
+        self._lost = self._count_lost  # bound once: it goes along with each packet
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -432,8 +459,8 @@ class SecureTransport:
             raise ConnectionError("DTLS handshake failed")
         self._dtls.on("statechange", self._dtls_changed)
         self._rx, self._tx = SrtpSession(self._dtls._rx_srtp), SrtpSession(self._dtls._tx_srtp)
-        for data in self._early:
-            self._media(data)
+        for data, rtcp in self._early:
+            self._media(Slot.holding(data), rtcp)
         self._early.clear()
 
     @property
@@ -441,40 +468,44 @@ class SecureTransport:
         return self._tx is not None and not self._closing
 
     def send_rtp(self, packet: bytes) -> bool:
-        """Protect and send; ``False`` when it was dropped (not connected, or the socket is full; counted)."""
-        if self._tx is None or self._closing:
-            return False
-        return self._send(self._tx.protect(packet))
+        """Protect, and send with all else of this turn of the loop; ``False`` when it was dropped: not connected.
+
+        What the socket does not take in the end is counted in ``dropped``.
+        """
+        return self._tx is not None and self._post(packet, self._tx.seal)
 
     def send_rtcp(self, packet: bytes) -> bool:
-        if self._tx is None or self._closing:
+        """The same of RTCP."""
+        return self._tx is not None and self._post(packet, self._tx.seal_rtcp)
+
+    def _post(self, packet: bytes, seal: Callable[[bytes, Slot], None]) -> bool:
+        selected = self._ice.selected
+        if selected is None or self._closing:
             return False
-        return self._send(self._tx.protect_rtcp(packet))
+        via, _, name = selected
+        self.bytes_sent += via.outbox.post(packet, seal, name, self._lost)
+        return True
 
     def call(self, answered: Callable[[], None]) -> None:
         """Call the peer, which has to answer at once: a connectivity check (RFC 8445 section 7.3)."""
         if not self._closing:
             self._ice.call(answered)
 
-    def _send(self, data: bytes) -> bool:
-        sent = self._ice.send_media(data)
-        if sent:
-            self.bytes_sent += len(data)
-        else:
-            self.dropped["send"] += 1
-        return sent
+    def _count_lost(self, size: int) -> None:
+        self.bytes_sent -= size
+        self.dropped["send"] += 1
 
-    def _media(self, data: bytes) -> None:
-        if self._rx is None:
-            self._early.append(data)
+    def _media(self, slot: Slot, rtcp: bool) -> None:
+        rx, size = self._rx, slot.length[0]
+        if rx is None:
+            self._early.append((slot.read(), rtcp))
             return
-        rtcp = 192 <= data[1] <= 223  # RFC 5761 section 4
         try:
-            clear = self._rx.unprotect_rtcp(data) if rtcp else self._rx.unprotect(data)
+            clear = rx.open_rtcp(slot) if rtcp else rx.open(slot)
         except pylibsrtp.Error:  # forged, replayed or too late
             self.dropped["srtp"] += 1
             return
-        self.bytes_received += len(data)
+        self.bytes_received += size
         try:
             (self._on_rtcp if rtcp else self._on_rtp)(clear)
         except MalformedPacket:

@@ -32,27 +32,20 @@ SentBlock = tuple[ReportBlock, int]  # and how many packets of that stream have 
 
 
 class SentRate:
-    """Bits a second over the last half to whole second."""
+    """Bits a second over the last half to whole second, of a count that is looked at more often than that."""
 
     def __init__(self) -> None:
         self._since = 0.0
-        self._octets = 0
+        self._before = 0
         self._bps = 0.0
 
-    def add(self, size: int, now: float) -> None:
-        if now - self._since >= 0.5:
-            self._turn(now)
-        self._octets += size
-
-    def bps(self, now: float) -> float:
-        self._turn(now)
-        return self._bps
-
-    def _turn(self, now: float) -> None:
+    def bps(self, octets: int, now: float) -> float:
+        """``octets``: sent since the beginning."""
         elapsed_s = now - self._since
         if elapsed_s >= 0.5:
-            self._bps = self._octets * 8 / elapsed_s if elapsed_s < 2.0 else 0.0
-            self._since, self._octets = now, 0
+            self._bps = (octets - self._before) * 8 / elapsed_s if elapsed_s < 2.0 else 0.0
+            self._since, self._before = now, octets
+        return self._bps
 
 
 class Downlink:
@@ -73,14 +66,12 @@ class Downlink:
 
     def depart(self, size: int, now: float, burst: int = 0) -> int:
         """A packet of ``size`` bytes (RTP, in clear) leaves, part of ``burst``; its transport-wide number if any."""
-        self.count(size, now)
+        self.count(size)
         return 0
 
-    def count(self, size: int, now: float) -> None:
+    def count(self, size: int) -> None:
         """A packet leaves that is part of nothing."""
-        size += WIRE_OVERHEAD
-        self._rate.add(size, now)
-        self._octets += size
+        self._octets += size + WIRE_OVERHEAD
 
     def begin_burst(self, now: float) -> int:
         """A picture begins that is big enough to measure the line with; goes along with its packets."""
@@ -97,7 +88,7 @@ class Downlink:
 
     def may_repeat(self, size: int, now: float) -> bool:
         """Whether a repeat of ``size`` bytes fits what the line can spare; takes it from the budget."""
-        bps = self._estimator.bps or max(UNKNOWN_BPS, self._rate.bps(now))
+        bps = self._estimator.bps or max(UNKNOWN_BPS, self._sent_bps(now))
         most = REPEATS * bps * _REPEAT_BURST_S
         self._repeat_bits = min(most, self._repeat_bits + REPEATS * bps * (now - self._repeat_at))
         self._repeat_at = now
@@ -163,6 +154,7 @@ class Downlink:
 
     def poll(self, now: float) -> None:
         """Each 100 ms or so."""
+        self._sent_bps(now)  # keeps its half seconds apart
         self._prober.poll(now)
         if self._pads and self._heard and not self._busy(now) and self._prober.due(self._estimator.bps, now):
             self._prober.begin(self.begin_burst(now), self._octets, now)
@@ -181,11 +173,14 @@ class Downlink:
     def stats(self, now: float) -> dict[str, int]:
         """Counters; ``sent_kbps`` with all headers, of the last second."""
         return {
-            "sent_kbps": round(self._rate.bps(now) / 1000),
+            "sent_kbps": round(self._sent_bps(now) / 1000),
             "probes": self._prober.tries,
             "probes_passed": self._prober.passed,
             "decreases": sum(self._estimator.rate.decreases.values()),
         }
+
+    def _sent_bps(self, now: float) -> float:
+        return self._rate.bps(self._octets, now)
 
     def _busy(self, now: float) -> bool:
         """Whether a try would only confuse what is going on."""
@@ -213,7 +208,7 @@ class TimedLine(Downlink):
         self._drain_from = 0
 
     def depart(self, size: int, now: float, burst: int = 0) -> int:
-        self.count(size, now)
+        self.count(size)
         burst = self._prober.sending or burst
         self._meter.sent(burst)
         return self._departures.depart(size + WIRE_OVERHEAD, now, burst)
@@ -254,5 +249,5 @@ class TimedLine(Downlink):
         self._drain_from = self._departures.next
 
     def poll(self, now: float) -> None:
-        self._timed.poll(self._rate.bps(now), now)
+        self._timed.poll(self._sent_bps(now), now)
         super().poll(now)

@@ -75,7 +75,6 @@ class EchoedLine(Downlink):
     def called(self, now: float) -> int:
         number = self._meter.call(self._octets, now)
         self._octets += CALL_BYTES
-        self._rate.add(CALL_BYTES, now)
         self._called_at = now
         return number
 
@@ -85,7 +84,7 @@ class EchoedLine(Downlink):
     def _interval_s(self, now: float) -> float:
         if self._meter.in_tail(now):
             return 0.0
-        sent_bps = self._rate.bps(now) or UNKNOWN_BPS
+        sent_bps = self._sent_bps(now) or UNKNOWN_BPS
         if self.probing:
             return max(DENSE_CALL_S, CALL_BYTES * 8 / (TRY_CALLS * (self._prober.wanted_bps or sent_bps)))
         if not self._worried(now):
@@ -114,11 +113,11 @@ class EchoedLine(Downlink):
         if self._drain_from is not None and echo.call.sent_at >= self._drain_from:
             self._echoed.drained(self._drain_from, now)
             self._drain_until, self._drain_from = float("-inf"), None
-        self._echoed.echo(echo, before, self._rate.bps(now), now, disturbed=disturbed)
+        self._echoed.echo(echo, before, self._sent_bps(now), now, disturbed=disturbed)
         self._settle(now)
 
     def remb(self, bps: int, now: float) -> None:
-        self._echoed.remb(bps, self._rate.bps(now), now)
+        self._echoed.remb(bps, self._sent_bps(now), now)
 
     def reported(self, blocks: Sequence[SentBlock], rtt_s: float | None, now: float) -> None:
         arrived = lost = sent = 0

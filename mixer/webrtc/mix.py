@@ -67,7 +67,7 @@ class MixOut:
     def __init__(
         self, send: Callable[[bytes], bool], *, origin: float | None = None, measure: bool = True
     ) -> None:
-        self._send = send
+        self.send = send
         self._fixed_origin = origin is not None
         self._origin = origin
         self._pacer: Pacer[_Queued] = Pacer()
@@ -179,8 +179,7 @@ class MixOut:
             return
         if not self._fixed_origin:
             self._learn_origin(frame.pts / AUDIO_CLOCK_HZ, now)
-        pts = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ
-        first, named = stream.packets == 0, frame.contributors
+        pts, named = frame.pts * stream.clock_hz // AUDIO_CLOCK_HZ, frame.contributors
         payload, kind = frame.data, None
         if frame.earlier and self.red is not None:
             kind, inner = self.red
@@ -188,11 +187,15 @@ class MixOut:
         size = len(payload) + stream.header_size
         if named:
             size += stream.naming_size(len(named))
-        number = self._depart(stream, size, now)
-        packet = stream.packet(
-            payload, pts, marker=first, now=now, transport=number, contributors=named, payload_type=kind
-        )
-        self._put(packet)
+        if stream.numbered:
+            number = self.downlink.depart(size, now)
+        else:
+            number = 0
+            self.downlink.count(size)
+        # no keywords: this is run for each listener of each packet
+        packet = stream.packet(payload, pts, stream.packets == 0, now, number, named, kind)
+        if not self.send(packet):
+            self.counters.unsent += 1
 
     def drain(self, now: float) -> None:
         """Send what the pacer lets go by now, repeats once more, and padding while the line is tried."""
@@ -226,7 +229,7 @@ class MixOut:
         newest = stream.newest()
         for _ in range(round(octets / len(newest)) if newest is not None else 0):
             self.counters.padded += 1
-            self.downlink.count(len(newest or b""), now)
+            self.downlink.count(len(newest or b""))
             self._put(newest or b"")
 
     @property
@@ -278,7 +281,7 @@ class MixOut:
             if stream.rtx_header_size is not None:
                 number = self._depart(stream, size, now)
             else:  # the same bytes, so the same number
-                self.downlink.count(size, now)
+                self.downlink.count(size)
         packet = stream.repeat(sequence, now, number, unasked=unasked)
         if packet is not None:
             self._put(packet)
@@ -325,11 +328,11 @@ class MixOut:
     def _depart(self, stream: OutgoingStream, size: int, now: float, burst: int = 0) -> int:
         if stream.numbered:
             return self.downlink.depart(size, now, burst)
-        self.downlink.count(size, now)
+        self.downlink.count(size)
         return 0
 
     def _put(self, packet: bytes) -> None:
-        if not self._send(packet):
+        if not self.send(packet):
             self.counters.unsent += 1
 
     def _learn_origin(self, room_s: float, now: float) -> None:

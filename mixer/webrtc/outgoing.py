@@ -108,7 +108,6 @@ class OutgoingStream:
         self,
         payload: bytes,
         pts: int,
-        *,
         marker: bool,
         now: float,
         transport: int = 0,
@@ -120,9 +119,9 @@ class OutgoingStream:
         """
         sequence = self._sequence
         self._sequence = (sequence + 1) & 0xFFFF
-        self._timestamp = (pts + self._offset) & 0xFFFFFFFF
+        self._timestamp = timestamp = (pts + self._offset) & 0xFFFFFFFF
         kind = self._payload_type if payload_type is None else payload_type
-        header = write_header(kind, marker, sequence, self._timestamp, self.ssrc)
+        header = write_header(kind, marker, sequence, timestamp, self.ssrc)
         if contributors:
             header = self._naming(header, contributors, now, transport)
         elif self._stamped:

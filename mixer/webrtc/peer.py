@@ -214,7 +214,7 @@ class Peer:
         self._offer: Offer | None = None
         self._transport: SecureTransport | None = None
         self._take(Router(Plan((), True)))
-        self._mix = MixOut(self._send_rtp, origin=factory.origin, measure=measure)
+        self._mix = MixOut(lambda packet: False, origin=factory.origin, measure=measure)
         self._connected = False
         self._closed = False
         self._heard_at = 0.0
@@ -272,6 +272,7 @@ class Peer:
             heard=self._heard,
         )
         transport.on_lost = self._close_soon
+        self._mix.send = transport.send_rtp
         self._offer, self._transport = parsed, transport
         gathered = await transport.gather()
         for candidate in parsed.transport.candidates:
@@ -444,7 +445,7 @@ class Peer:
 
     def send_audio(self, frame: EncodedAudio) -> None:
         """Send one sound frame at once; dropped and counted when the socket is full."""
-        if self._ready:
+        if self._connected and not self._closed:
             self._mix.sound(frame, self._factory.clock())
         else:
             self._mix.counters.unsent += 1
@@ -506,9 +507,6 @@ class Peer:
     @property
     def _ready(self) -> bool:
         return self._connected and not self._closed
-
-    def _send_rtp(self, packet: bytes) -> bool:
-        return self._transport is not None and self._transport.send_rtp(packet)
 
     def _send_urgent(self, packets: Sequence[RtcpPacket]) -> None:
         if packets:
@@ -607,7 +605,7 @@ class Peer:
                 "nacks": mix.nacks,
                 "plis": mix.plis,
                 "queued": self._mix.queued,
-                "dropped": self._mix.dropped,
+                "dropped": self._mix.dropped + dropped["send"],
                 "choked": mix.choked,
                 "padded": mix.padded,
                 **self._mix.downlink.stats(self._factory.clock()),

@@ -5,16 +5,19 @@ source address that ICE has authenticated before. What belongs to nobody is drop
 answered: aioice itself checks neither size nor source, and an empty datagram from a stranger would close a
 connection.
 
-The socket is read by ``loop.add_reader`` and drained in short turns: no transport object, no task, no copy.
+The socket is read by ``loop.add_reader`` and drained in short turns, many datagrams at a system call (`batch`): no
+transport object, no task, no copy. What is posted in one turn of the loop leaves together at its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import random
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -22,36 +25,43 @@ from typing import Final, Protocol
 import ifaddr
 
 from mixer.errors import ConfigError, MalformedPacket
-from mixer.rtp.packet import classify
+from mixer.rtp.packet import HEAD_SIZE, MAX_DATAGRAM, classify
+from mixer.webrtc.batch import Address, Inbox, Outbox, Slot, address_of, sender_key, sockaddr
 from mixer.webrtc.stun import StunPeek, peek_stun
 
-Address = tuple[str, int]
-
-MAX_DATAGRAM_BYTES: Final = 1500  # an Ethernet MTU; pylibsrtp's buffer is that long too and raises beyond
-READ_BYTES: Final = 2048  # longer ones are cut by the kernel and still too long for us
 READS_PER_TURN: Final = 32  # keeps one turn of the loop under about 1.5 ms at 40 µs a packet
 SOCKET_BUFFER_BYTES: Final = 4 << 20  # half a second of a full room; the kernel grants what it may
 ADDRESSES_PER_ENDPOINT: Final = 8  # a peer moves between networks, it does not collect them
 
 
 class Endpoint(Protocol):
-    """One connection behind the port. Called on the loop thread; must not raise."""
+    """One connection behind the port. Called on the loop thread."""
 
     def stun_received(self, data: bytes, source: Address, via: UdpSocket) -> None:
         """A STUN request for this connection's username fragment; integrity is NOT checked yet."""
 
-    def media_received(self, data: bytes, source: Address) -> None:
-        """DTLS, SRTP or SRTCP of 12..1500 bytes from an address this connection has authenticated."""
+    def dtls_received(self, data: bytes) -> None:
+        """A DTLS record of at most 1500 bytes from an address this connection has authenticated."""
+
+    def media_received(self, slot: Slot, rtcp: bool) -> None:
+        """SRTP or SRTCP of 8 to 1500 bytes from there. The slot is the callee's for the call, to decrypt it in."""
 
 
 class UdpSocket:
     """One bound, non-blocking socket of the port."""
 
-    def __init__(self, sock: socket.socket, addresses: tuple[str, ...], dropped: Counter[str]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        addresses: tuple[str, ...],
+        dropped: Counter[str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._sock = sock
         self._dropped = dropped
-        self.recvfrom = sock.recvfrom
         self._sendto = sock.sendto
+        self.inbox = Inbox(sock)
+        self.outbox = Outbox(sock, unsent=self._unsent, begun=lambda: loop.call_soon(self.flush))
         self.port: int = sock.getsockname()[1]
         self.addresses = addresses  # what to advertise for it, best first
         self.family = sock.family
@@ -60,19 +70,33 @@ class UdpSocket:
         return self._sock.fileno()
 
     def sendto(self, data: bytes, destination: Address) -> bool:
-        """Send or drop; ``False`` when the kernel would not take it (counted)."""
+        """Send or drop at once; ``False`` when the kernel would not take it (counted)."""
         try:
             self._sendto(data, destination)
-        except (BlockingIOError, InterruptedError):
-            self._dropped["send_blocked"] += 1
-        except (OSError, ValueError, OverflowError):  # unreachable, wrong family, socket closed
-            self._dropped["send_failed"] += 1
+        except (OSError, ValueError, OverflowError) as error:  # wrong family, socket closed
+            self._unsent(getattr(error, "errno", None))
         else:
             return True
         return False
 
+    def name(self, destination: Address) -> bytes | None:
+        """``destination`` as ``outbox`` takes it; ``None`` when this socket can't reach it."""
+        with contextlib.suppress(OSError, struct.error):
+            if (":" in destination[0]) == (self.family == socket.AF_INET6):
+                return sockaddr(destination)
+        return None
+
+    def flush(self) -> None:
+        """Send what was posted in this turn of the loop."""
+        self.outbox.flush()
+
     def close(self) -> None:
+        self.flush()
         self._sock.close()
+
+    def _unsent(self, number: int | None) -> None:
+        blocked = number in {errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR}
+        self._dropped["send_blocked" if blocked else "send_failed"] += 1  # failed: unreachable, refused
 
 
 class UdpPort:
@@ -84,8 +108,8 @@ class UdpPort:
         self.public_ip = public_ip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._by_ufrag: dict[str, Endpoint] = {}
-        self._by_source: dict[Address, Endpoint] = {}
-        self._sources: dict[Endpoint, list[Address]] = {}
+        self._by_source: dict[bytes, Endpoint] = {}  # by `sender_key`
+        self._sources: dict[Endpoint, list[bytes]] = {}
         self.sockets: list[UdpSocket] = []
         self.dropped: Counter[str] = Counter()
         self.received = 0
@@ -100,7 +124,9 @@ class UdpPort:
             for host in self._hosts:
                 _check_address(host)
                 sock = _bind(host, self.ports)
-                self.sockets.append(UdpSocket(sock, advertised(host, self.public_ip), self.dropped))
+                self.sockets.append(
+                    UdpSocket(sock, advertised(host, self.public_ip), self.dropped, self._loop)
+                )
         except ConfigError:
             self.close()
             raise
@@ -127,14 +153,15 @@ class UdpPort:
 
     def authenticated(self, source: Address, endpoint: Endpoint) -> None:
         """ICE has proved that ``source`` speaks for ``endpoint``: its media goes there from now on."""
-        owner = self._by_source.get(source)
+        key = sender_key(source)
+        owner = self._by_source.get(key)
         known = self._sources.get(endpoint)
         if owner is endpoint or known is None:
             return
         if owner is not None:
-            self._sources[owner].remove(source)  # the last proof wins: a client that reuses its port
-        self._by_source[source] = endpoint
-        known.append(source)
+            self._sources[owner].remove(key)  # the last proof wins: a client that reuses its port
+        self._by_source[key] = endpoint
+        known.append(key)
         if len(known) > ADDRESSES_PER_ENDPOINT:
             del self._by_source[known.pop(0)]
 
@@ -145,36 +172,44 @@ class UdpPort:
             del self._by_source[source]
 
     def _readable(self, opened: UdpSocket) -> None:
-        receive, route = opened.recvfrom, self._route
-        for _ in range(READS_PER_TURN):
-            try:
-                data, source = receive(READ_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # an ICMP error of an earlier send; the socket itself is well
-                self.dropped["recv_error"] += 1
-                return
-            self.received += 1
-            route(data, source[:2], opened)  # IPv6 has a flow and a scope besides
-
-    def _route(self, data: bytes, source: Address, opened: UdpSocket) -> None:
-        """Untrusted input: nothing passes that is not sized, classified and owned."""
-        if len(data) > MAX_DATAGRAM_BYTES:
-            self.dropped["too_long"] += 1
+        inbox = opened.inbox
+        try:
+            count = inbox.receive(READS_PER_TURN)
+        except OSError:
+            self.dropped["recv_error"] += 1
             return
-        kind = classify(data)
-        if kind is None:
-            self.dropped["unclassified"] += 1
-        elif kind == "stun":
-            self._route_stun(data, source, opened)
-        else:
-            endpoint = self._by_source.get(source)
-            if endpoint is None:
-                self.dropped["unknown_source"] += 1
-            else:
-                endpoint.media_received(data, source)
+        self.received += count
+        route = self._route
+        for slot in inbox.slots[:count]:
+            try:
+                route(slot, opened)
+            except Exception as error:  # a fault of ours in one connection must not cost the others theirs
+                self._report(error)
 
-    def _route_stun(self, data: bytes, source: Address, opened: UdpSocket) -> None:
+    def _route(self, slot: Slot, opened: UdpSocket) -> None:
+        """Untrusted input: nothing passes that is not sized, classified and owned."""
+        size = slot.length[0]
+        kind = classify(slot.packet[0:HEAD_SIZE], size)
+        if kind is None:
+            self.dropped["too_long" if size > MAX_DATAGRAM else "unclassified"] += 1
+            return
+        if kind == "stun":
+            self.stun_received(slot.read(), address_of(slot.name[:]), opened)
+            return
+        endpoint = self._by_source.get(slot.name[opened.inbox.key])
+        if endpoint is None:
+            self.dropped["unknown_source"] += 1
+        elif kind == "dtls":
+            endpoint.dtls_received(slot.read())
+        else:
+            endpoint.media_received(slot, kind == "rtcp")
+
+    def _report(self, error: Exception) -> None:
+        context = {"message": "a datagram could not be handled", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+
+    def stun_received(self, data: bytes, source: Address, opened: UdpSocket) -> None:
+        """A datagram that `classify` takes for STUN came from ``source``."""
         try:
             peek: StunPeek = peek_stun(data)
         except MalformedPacket:

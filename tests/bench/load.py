@@ -309,7 +309,7 @@ class Load:
 
 
 def _stun(port: UdpPort, source: tuple[str, int], opened: UdpSocket) -> Callable[[bytes], None]:
-    return lambda data: port._route(data, source, opened)
+    return lambda data: port.stun_received(data, source, opened)
 
 
 def _offer(codec: AudioCodec, ufrag: str, password: str, candidate: str) -> str:

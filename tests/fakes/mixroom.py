@@ -192,7 +192,8 @@ class _Peer(Peer):
         plan = negotiate(parse_offer(offer), send=True, receive=False, measure=self._measure)
         ssrcs: Any = {"audio": AUDIO_SSRC, "video": VIDEO_SSRC}
         self._take_plan(plan, LocalSide(1, "u", "p", ("sha-256", "00"), (), "us", ssrcs, RTX_SSRC))
-        self._transport = _Transport(self._viewer)  # type: ignore[assignment]
+        transport = _Transport(self._viewer)
+        self._transport, self._mix.send = transport, transport.send_rtp  # type: ignore[assignment]
         self._connected = True
         return ""
 

@@ -21,7 +21,7 @@ from mixer.replay import BadTimeline, Replay, parse_events
 from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import MAX_BYTES, MAX_PACKETS, FrameAssembler
 from mixer.rtp.history import unwrap_rtx
-from mixer.rtp.packet import RtpPacket, classify, parse_rtp, write_rtp
+from mixer.rtp.packet import HEAD_SIZE, RtpPacket, classify, parse_rtp, write_rtp
 from mixer.rtp.payload import h264, vp8
 from mixer.rtp.red import MAX_BLOCKS, RedUnpacker
 from mixer.rtp.rtcp import (
@@ -81,7 +81,7 @@ _LOCAL: Final = LocalSide(
 
 def rtp(data: bytes) -> None:
     """RTP with its extensions, RTX in it, and what tells datagrams apart."""
-    classify(data)
+    classify(data[:HEAD_SIZE], len(data))
     with contextlib.suppress(MalformedPacket):
         packet = parse_rtp(data)
         assert len(packet.payload) + 12 <= len(data)

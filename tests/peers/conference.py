@@ -38,18 +38,25 @@ class Client(WebRtcClient):
     async def _post(self, offer: str) -> str:
         self.answer = await super()._post(offer)
         self.wire: list[bytes] = []
-        self._port.sockets[0].sendto = self._tapped(self._port.sockets[0].sendto)  # type: ignore[method-assign]
+        opened = self._port.sockets[0]
+        self.raw, flush = opened.sendto, opened.flush
+
+        def sendto(data: bytes, destination: tuple[str, int]) -> bool:
+            self._note(data, destination)
+            return self.raw(data, destination)
+
+        def flushed() -> None:
+            for posted in opened.outbox.waiting():
+                self._note(*posted)
+            flush()
+
+        opened.sendto, opened.flush = sendto, flushed  # type: ignore[method-assign]
         return self.answer
 
-    def _tapped(self, sendto):  # type: ignore[no-untyped-def]
-        def tapped(data: bytes, destination: tuple[str, int]) -> bool:
-            self.server = destination
-            if len(self.wire) < self.kept:
-                self.wire.append(bytes(data))
-            return bool(sendto(data, destination))
-
-        self.raw = sendto
-        return tapped
+    def _note(self, data: bytes, destination: tuple[str, int]) -> None:
+        self.server = destination
+        if len(self.wire) < self.kept:
+            self.wire.append(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,4 +134,17 @@ def test_what_cannot_be_written(packet: RtpPacket) -> None:
     ],
 )
 def test_datagrams_are_told_apart(data: bytes, kind: str | None) -> None:
-    assert classify(data) == kind
+    assert classify(data, len(data)) == kind
+
+
+def test_a_level_alone_is_read_as_among_others() -> None:
+    """The short way for one element of one byte, and the long one: the same block with a word of padding behind."""
+    header = bytes([0x90, 0, 0, 1]) + bytes(8)
+    for head in range(256):
+        short = header + b"\xbe\xde\0\1" + bytes([head, 7, 0, 0]) + b"sound"
+        long = header + b"\xbe\xde\0\2" + bytes([head, 7, 0, 0]) + bytes(4) + b"sound"
+        if (
+            head & 0x0F < 3 and 0x10 <= head < 0xF0
+        ):  # a longer element is cut in the short block, and 0 is padding
+            assert parse_rtp(short).extensions[head >> 4][0] == 7
+            assert parse_rtp(short) == parse_rtp(long)

@@ -32,6 +32,7 @@ from mixer.webrtc.adapter import (
     SecureTransport,
     SrtpSession,
 )
+from mixer.webrtc.batch import Slot
 from mixer.webrtc.udp import UdpPort
 from tests.mixer.webrtc.support import HOST, PORTS, until
 
@@ -177,15 +178,12 @@ async def test_a_wrong_fingerprint_fails_the_handshake(ports: tuple[UdpPort, Udp
 
 async def test_forged_and_replayed_media_is_dropped_and_counted(ports: tuple[UdpPort, UdpPort]) -> None:
     one, two = await pair(ports)
-    sent: list[bytes] = []
-    via = one.transport._ice._selected
-    assert via is not None
-    original = via[0].sendto
-    via[0].sendto = lambda data, to: sent.append(data) or original(data, to)  # type: ignore[method-assign,func-returns-value]
     one.transport.send_rtp(rtp(1))
+    ((sent, to),) = ports[0].sockets[0].outbox.waiting()
+    assert to == (HOST, ports[1].sockets[0].port)
     await until(lambda: two.rtp, "the original")
-    two.transport._media(sent[0])
-    two.transport._media(sent[0][:-1] + b"\0")
+    two.transport._media(Slot.holding(sent), False)
+    two.transport._media(Slot.holding(sent[:-1] + b"\0"), False)
     assert two.rtp == [rtp(1)]
     assert two.transport.dropped["srtp"] == 2
     await asyncio.gather(one.transport.close(), two.transport.close())
@@ -197,14 +195,15 @@ async def test_media_that_overtakes_the_handshake_is_kept(ports: tuple[UdpPort, 
     one.transport.send_rtp(rtp(1))
     await until(lambda: two.transport._early, "early media")
     two.transport._rx = receiver
-    two.transport._media(two.transport._early.popleft())
+    data, rtcp = two.transport._early.popleft()
+    two.transport._media(Slot.holding(data), rtcp)
     assert two.rtp == [rtp(1)]
     await asyncio.gather(one.transport.close(), two.transport.close())
 
 
 def connection(port: UdpPort, heard: list[int] | None = None) -> IceConnection:
     return IceConnection(
-        port, ufrag="ours", password=PASSWORDS[0], controlling=False, on_media=lambda data: None,
+        port, ufrag="ours", password=PASSWORDS[0], controlling=False, on_media=lambda slot, rtcp: None,
         heard=lambda: heard.append(1) if heard is not None else None,
     )  # fmt: skip
 
@@ -321,7 +320,7 @@ async def test_a_call_is_answered_at_once_and_a_forged_answer_is_not_believed(
     (transaction,) = set(ports[0].transactions) - set(waiting)
     forged = Message(Method.BINDING, Class.RESPONSE, transaction)
     forged.add_message_integrity(b"not the password")
-    ports[0]._route(bytes(forged), (HOST, 9), ports[0].sockets[0])
+    ports[0].stun_received(bytes(forged), (HOST, 9), ports[0].sockets[0])
     assert answers == ["of a connected agent"]
     assert one.transport.dropped["unauthenticated_stun"] == 1
     await until(lambda: len(answers) == 2, "the true answer, which comes after all")
@@ -354,7 +353,7 @@ async def test_dtls_uses_only_two_methods_of_its_transport(ports: tuple[UdpPort,
 async def test_the_dtls_backlog_is_bounded(ports: tuple[UdpPort, UdpPort]) -> None:
     ice = connection(ports[0])
     for _ in range(adapter.MAX_DTLS_BACKLOG + 3):
-        ice.media_received(b"\x16" + bytes(20), (HOST, 1))
+        ice.dtls_received(b"\x16" + bytes(20))
     assert ice.dropped["dtls"] == 3
     await ice.close()
     assert await ice.next_dtls() == b"\x16" + bytes(20)
@@ -387,7 +386,10 @@ def test_srtp_by_libsrtp_s_own_functions_is_what_pylibsrtp_makes(profile: int, k
             with pytest.raises(pylibsrtp.Error):  # replayed
                 reader.unprotect(protected)
     report = bytes((0x80, 201, 0, 1, 0, 0, 0, 7))
-    assert reader.unprotect_rtcp(ours.protect_rtcp(report)) == report
+    slot = Slot.holding(b"")
+    ours.seal_rtcp(report, slot)
+    assert their_reader.unprotect_rtcp(slot.read()) == report
+    assert reader.open_rtcp(slot) == report
     with pytest.raises(pylibsrtp.Error):
         reader.unprotect(os.urandom(200))
     with pytest.raises(ValueError, match="too long"):

@@ -23,6 +23,7 @@ from mixer.rtp.packet import parse_rtp
 from mixer.rtp.payload import h264, vp8
 from mixer.rtp.rtcp import Bye, ReceiverEstimatedMaxBitrate, ReceiverReport, write_rtcp
 from mixer.video.demand import Demand
+from mixer.webrtc.batch import Slot
 from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.feedback import SOUND_BPS
 from mixer.webrtc.outgoing import ntp_time
@@ -305,7 +306,7 @@ async def test_nacks_are_answered_and_plis_reported(factory: PeerFactory) -> Non
             return True  # lost on the way
         return send_rtp(packet)
 
-    transport.send_rtp = lossy  # type: ignore[method-assign]
+    peer._mix.send = lossy
     async with every_tick(lambda: peer.send_video(mix.unit())), asyncio.timeout(60):
         pictures = [await tracks["video"].recv() for _ in range(20)]
         assert {b.pts - a.pts for a, b in itertools.pairwise(pictures)} == {3000}
@@ -358,7 +359,7 @@ async def test_a_keyframe_is_spread_and_supersedes_what_waits(factory: PeerFacto
     sent: list[bytes] = []
     transport = peer._transport
     assert transport is not None
-    transport.send_rtp = lambda packet: sent.append(packet) or True  # type: ignore[method-assign,func-returns-value]
+    peer._mix.send = lambda packet: sent.append(packet) or True  # type: ignore[func-returns-value]
     parts = tuple(bytes([n]) * 1000 for n in range(60))
     peer.send_video(PacketizedVideo("VP8", parts, 0, keyframe=True))
     at_once = len(sent)
@@ -507,7 +508,8 @@ async def test_strangers_change_nothing(factory: PeerFactory) -> None:
             stranger.sendto(data, target)
     # and from the peer's own address: what its network may do to it
     for data in (b"", b"\x80" * 1601, b"\x80" * 1400, b"\x16\xfe\xfd" + bytes(20)):
-        factory.port._route(data, next(iter(factory.port._by_source)), factory.port.sockets[0])
+        name = bytes(2) + next(iter(factory.port._by_source)) + bytes(8)
+        factory.port._route(Slot.holding(data, name), factory.port.sockets[0])
     before = len(sink.video)
     await until(lambda: len(sink.video) > before + 10, "pictures as if nothing had been")
     assert not sink.closed
@@ -534,7 +536,7 @@ async def test_a_peer_that_vanishes_is_given_up_by_the_clock() -> None:
     peer = factory.peer(sink, send=True, receive=True)
     await join(peer, pc)
     await until(lambda: sink.video, "pictures")
-    factory.port._route = lambda data, source, opened: None  # type: ignore[method-assign]  # its network is gone
+    factory.port._route = lambda slot, opened: None  # type: ignore[method-assign]  # its network is gone
     shift = 20.0
     peer.poll(factory.clock())
     assert not peer._closed

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixer.errors import ConfigError, MalformedPacket
+from mixer.webrtc.batch import Address, Slot, sockaddr
 from mixer.webrtc.stun import peek_stun
-from mixer.webrtc.udp import ADDRESSES_PER_ENDPOINT, Address, UdpPort, UdpSocket
+from mixer.webrtc.udp import ADDRESSES_PER_ENDPOINT, UdpPort, UdpSocket
 from tests.mixer.webrtc.support import HOST, PORTS, until
 
 
@@ -31,8 +32,11 @@ class Endpoint:
     def stun_received(self, data: bytes, source: Address, via: UdpSocket) -> None:
         self.stun.append(data)
 
-    def media_received(self, data: bytes, source: Address) -> None:
+    def dtls_received(self, data: bytes) -> None:
         self.media.append(data)
+
+    def media_received(self, slot: Slot, rtcp: bool) -> None:
+        self.media.append(slot.read())
 
 
 @pytest_asyncio.fixture
@@ -108,11 +112,11 @@ async def test_the_last_proof_of_an_address_wins_and_addresses_are_bounded(port:
     port.authenticated(source, second)
     port.unregister("a", first)
     via = port.sockets[0]
-    port._route(RTP, source, via)
+    port._route(Slot.holding(RTP, sockaddr(source)), via)
     assert second.media == [RTP]
     for number in range(ADDRESSES_PER_ENDPOINT):
         port.authenticated(("192.0.2.2", number + 1), second)
-    port._route(RTP, source, via)  # the oldest was forgotten
+    port._route(Slot.holding(RTP, sockaddr(source)), via)  # the oldest was forgotten
     assert (len(second.media), port.dropped["unknown_source"]) == (1, 1)
     with pytest.raises(ValueError, match="taken"):
         port.register("b", first)
