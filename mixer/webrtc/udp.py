@@ -31,6 +31,9 @@ from mixer.webrtc.stun import StunPeek, peek_stun
 
 READS_PER_TURN: Final = 32  # keeps one turn of the loop under about 1.5 ms at 40 µs a packet
 SOCKET_BUFFER_BYTES: Final = 4 << 20  # half a second of a full room; the kernel grants what it may
+# To wake the loop costs as much as a few packets. Woken again within this time it lets them gather for as long: a
+# tenth of a tick of sound, and less than what any jitter buffer allows for. Measured with 100 legs of PCMU.
+GATHER_S: Final = 0.002
 ADDRESSES_PER_ENDPOINT: Final = 8  # a peer moves between networks, it does not collect them
 
 
@@ -65,6 +68,10 @@ class UdpSocket:
         self.port: int = sock.getsockname()[1]
         self.addresses = addresses  # what to advertise for it, best first
         self.family = sock.family
+        self.woken_at = float("-inf")
+        """When the loop was last woken by it, seconds of the loop's clock."""
+        self.gathering: asyncio.Handle | None = None
+        """What reads next, while the loop is not to be woken by it."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -133,10 +140,17 @@ class UdpPort:
         for opened in self.sockets:
             self._loop.add_reader(opened.fileno(), self._readable, opened)
 
+    def leave(self, opened: UdpSocket) -> None:
+        """Read it no more: it is about to be closed, or somebody else reads it."""
+        if self._loop is not None and opened.fileno() >= 0:
+            self._loop.remove_reader(opened.fileno())
+        if opened.gathering is not None:
+            opened.gathering.cancel()
+            opened.gathering = None
+
     def close(self) -> None:
         for opened in self.sockets:
-            if self._loop is not None and opened.fileno() >= 0:
-                self._loop.remove_reader(opened.fileno())
+            self.leave(opened)
             opened.close()
         self.sockets.clear()
         self._by_ufrag.clear()
@@ -172,12 +186,37 @@ class UdpPort:
             del self._by_source[source]
 
     def _readable(self, opened: UdpSocket) -> None:
+        """Woken: something has come."""
+        assert self._loop is not None  # noqa: S101 - it woke us
+        now = self._loop.time()
+        self._read(opened)
+        if now - opened.woken_at < GATHER_S and opened.fileno() >= 0:
+            self._loop.remove_reader(opened.fileno())
+            opened.gathering = self._loop.call_later(GATHER_S, self._gathered, opened)
+        opened.woken_at = now
+
+    def _gathered(self, opened: UdpSocket) -> None:
+        """Read what has come while nobody looked; until that is nothing, so it goes on."""
+        assert self._loop is not None  # noqa: S101 - it calls us
+        opened.gathering = None
+        count = self._read(opened)
+        if opened.fileno() < 0:  # what was read has closed the port
+            return
+        if count == READS_PER_TURN:
+            opened.gathering = self._loop.call_soon(self._gathered, opened)
+        elif count:
+            opened.gathering = self._loop.call_later(GATHER_S, self._gathered, opened)
+        else:
+            self._loop.add_reader(opened.fileno(), self._readable, opened)
+
+    def _read(self, opened: UdpSocket) -> int:
+        """Take what waits, up to ``READS_PER_TURN`` datagrams; how many."""
         inbox = opened.inbox
         try:
             count = inbox.receive(READS_PER_TURN)
         except OSError:
             self.dropped["recv_error"] += 1
-            return
+            return 0
         self.received += count
         route = self._route
         for slot in inbox.slots[:count]:
@@ -185,6 +224,7 @@ class UdpPort:
                 route(slot, opened)
             except Exception as error:  # a fault of ours in one connection must not cost the others theirs
                 self._report(error)
+        return count
 
     def _route(self, slot: Slot, opened: UdpSocket) -> None:
         """Untrusted input: nothing passes that is not sized, classified and owned."""

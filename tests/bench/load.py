@@ -303,7 +303,7 @@ class Load:
             ufrag=answer.ufrag, password=answer.password, lite=answer.lite, fingerprints=answer.fingerprints
         )
         opened = port.sockets[0]
-        asyncio.get_running_loop().remove_reader(opened.fileno())
+        port.leave(opened)
         target = (answer.candidates[0].host, answer.candidates[0].port)
         return Leg(opened._sock, target, voice, Secure(transport), stun=_stun(port, target, opened))
 
