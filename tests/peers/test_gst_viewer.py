@@ -23,8 +23,6 @@ from tests.shaper import Way, shaping
 
 SCRIPT: Final = Path(__file__).parent / "gst_whep.py"
 OPEN: Final = Way(delay_s=0.03)
-LOSSY: Final = Way(delay_s=0.03, loss=0.02)
-LOSSY_S: Final = 8.0
 CAPPED: Final = Way(delay_s=0.03, rate_bps=150_000, queue_bytes=16_000)  # 0.85 s: a home router's buffer
 CAPPED_S: Final = 14.0
 
@@ -70,7 +68,7 @@ def gstreamer(url: str, token: str, asks: str, log: Path) -> Iterator[Screen]:
 @pytest.mark.peer("gstreamer")
 @pytest.mark.timeout(180)
 @with_time_to_spare
-async def test_gstreamer_watches_over_a_line_that_loses_and_one_that_narrows(tmp_path: Path) -> None:
+async def test_gstreamer_watches_over_a_line_that_narrows_and_opens_again(tmp_path: Path) -> None:
     with serving(tmp_path / "server") as server, shaping(server.url, seed=3, up=OPEN, down=OPEN) as shaper:
         room = server.room("gst")
         plan = Plan(url=server.url, room=room, token=server.token, callers=1, viewers=0)
@@ -78,11 +76,6 @@ async def test_gstreamer_watches_over_a_line_that_loses_and_one_that_narrows(tmp
             token = server.enter(room, name="gst")["token"]
             with gstreamer(f"{shaper.url}/whep/{room}", token, "nack", tmp_path / "log") as screen:
                 await screen.until(1280, 15.0)
-                await asyncio.to_thread(shaper.shape, down=LOSSY)
-                began = time.monotonic()
-                await asyncio.sleep(LOSSY_S)
-                assert screen.longest_pause_s(began, time.monotonic()) < 2.0
-                assert len([at for at, _ in screen.pictures() if at > began]) > 0.8 * 30 * LOSSY_S
                 await asyncio.to_thread(shaper.shape, down=CAPPED)
                 narrowed = time.monotonic()
                 await screen.until(320, 10.0)
