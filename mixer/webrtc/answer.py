@@ -338,7 +338,7 @@ def write_answer(offer: Offer, plan: Plan, local: LocalSide) -> str:
     for index, section in enumerate(offer.sections):
         track = accepted.get(index)
         if track is None:
-            rows += _rejected_rows(section)
+            rows += _rejected_rows(section, plan)
         else:
             rows += _track_rows(track, plan, local, first=track is plan.tracks[0])
     return "\r\n".join(rows) + "\r\n"
@@ -351,12 +351,22 @@ def _transport_rows(plan: Plan, local: LocalSide) -> list[str]:
         f"a=ice-pwd:{local.password}",
         "a=ice-options:trickle",
         f"a=fingerprint:{local.fingerprint[0]} {local.fingerprint[1]}",
-        f"a=setup:{'passive' if plan.dtls_server else 'active'}",
+        _setup(plan),
     ]
 
 
-def _rejected_rows(section: Section) -> list[str]:
-    rows = [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
+def _setup(plan: Plan) -> str:
+    return f"a=setup:{'passive' if plan.dtls_server else 'active'}"
+
+
+def _rejected_rows(section: Section, plan: Plan) -> list[str]:
+    # GStreamer's webrtcbin takes no answer that has a section without a=setup, refused or not
+    rows = [
+        f"m={section.kind} 0 {section.protocol} {section.formats}",
+        "c=IN IP4 0.0.0.0",
+        "a=inactive",
+        _setup(plan),
+    ]
     if section.mid is not None:
         rows.append(f"a=mid:{section.mid}")
     if section.rtcp_mux:

@@ -34,6 +34,7 @@ SOCKET_BUFFER_BYTES: Final = 4 << 20  # half a second of a full room; the kernel
 # To wake the loop costs as much as a few packets. Woken again within this time it lets them gather for as long: a
 # tenth of a tick of sound, and less than what any jitter buffer allows for. Measured with 100 legs of PCMU.
 GATHER_S: Final = 0.002
+CROWD: Final = 8  # gathered at once: many people, whose packets may gather for twice as long
 ADDRESSES_PER_ENDPOINT: Final = 8  # a peer moves between networks, it does not collect them
 
 
@@ -205,7 +206,8 @@ class UdpPort:
         if count == READS_PER_TURN:
             opened.gathering = self._loop.call_soon(self._gathered, opened)
         elif count:
-            opened.gathering = self._loop.call_later(GATHER_S, self._gathered, opened)
+            pause_s = GATHER_S if count < CROWD else 2 * GATHER_S
+            opened.gathering = self._loop.call_later(pause_s, self._gathered, opened)
         else:
             self._loop.add_reader(opened.fileno(), self._readable, opened)
 

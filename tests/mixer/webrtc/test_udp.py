@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
@@ -53,6 +54,38 @@ def stranger() -> contextlib.AbstractContextManager[socket.socket]:
 
 
 RTP = bytes([0x80, 96]) + bytes(20)
+
+
+async def test_many_datagrams_are_read_in_few_turns(port: UdpPort, stranger) -> None:  # type: ignore[no-untyped-def]
+    opened, reads = port.sockets[0], 0
+    receive = opened.inbox.receive
+
+    def counted(most: int) -> int:
+        nonlocal reads
+        reads += 1
+        return receive(most)
+
+    opened.inbox.receive = counted  # type: ignore[method-assign]
+    with stranger as sock:
+        for _ in range(200):
+            sock.sendto(RTP, (HOST, opened.port))
+            await asyncio.sleep(0)  # a turn of the loop, which sees the datagram
+        await until(lambda: port.received == 200, "all of them")
+        assert reads < 100
+        await until(lambda: opened.gathering is None, "nothing more to come")
+        sock.sendto(RTP, (HOST, opened.port))
+        await until(lambda: port.received == 201, "one that wakes the loop again")
+
+
+async def test_a_socket_that_is_left_is_read_no_more(port: UdpPort, stranger) -> None:  # type: ignore[no-untyped-def]
+    opened = port.sockets[0]
+    with stranger as sock:
+        while opened.gathering is None:
+            sock.sendto(RTP, (HOST, opened.port))
+            await asyncio.sleep(0)
+        port.leave(opened)
+        assert opened.gathering is None
+        assert not asyncio.get_running_loop().remove_reader(opened.fileno())
 
 
 async def test_only_a_proven_source_reaches_the_endpoint(port: UdpPort, stranger) -> None:  # type: ignore[no-untyped-def]
