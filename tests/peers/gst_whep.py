@@ -7,15 +7,14 @@ Runs until it is ended; prints ``picture WIDTH`` for each one decoded, ``sound``
 """
 
 import sys
-import urllib.request
 from typing import Any
 
 import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstWebRTC", "1.0")
-gi.require_version("GstSdp", "1.0")
-from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402 - versions come first
+from gi.repository import GLib, Gst, GstWebRTC  # noqa: E402 - versions come first
+from gst_signalling import signal  # noqa: E402 - beside this script
 
 CAPS = (
     "application/x-rtp,media=video,encoding-name=VP8,clock-rate=90000,payload=96",
@@ -35,9 +34,7 @@ def main() -> None:
     peer = Gst.ElementFactory.make("webrtcbin", "peer")
     peer.set_property("bundle-policy", GstWebRTC.WebRTCBundlePolicy.MAX_BUNDLE)
     pipeline.add(peer)
-    # The test server listens on the loopback only, and libnice ties each socket to its network interface.
-    agent = peer.get_property("ice-agent")  # kept: this binding gives us a reference that it takes back
-    agent.emit("add-local-ip-address", "127.0.0.1")
+    kept = signal(peer, url, token)  # noqa: F841 - see there
     loop = GLib.MainLoop()
 
     def decoded(pad: Any, _: Any) -> Any:
@@ -55,33 +52,7 @@ def main() -> None:
         pad.link(sink.get_static_pad("sink"))
         sink.get_by_name("end").get_static_pad("sink").add_probe(Gst.PadProbeType.BUFFER, decoded)
 
-    def gathered(element: Any, _: Any) -> None:
-        if element.get_property("ice-gathering-state") != GstWebRTC.WebRTCICEGatheringState.COMPLETE:
-            return
-        offer = element.get_property("local-description").sdp.as_text()
-        request = urllib.request.Request(
-            url,
-            data=offer.encode(),
-            method="POST",
-            headers={"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as response:
-            text = response.read()
-        _, answer = GstSdp.SDPMessage.new()
-        GstSdp.sdp_message_parse_buffer(text, answer)
-        described = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, answer)
-        element.emit("set-remote-description", described, Gst.Promise.new())
-
-    def offered(promise: Any, element: Any) -> None:
-        reply = promise.get_reply()  # owns the offer: must outlive it
-        element.emit("set-local-description", reply.get_value("offer"), Gst.Promise.new())
-
-    def needed(element: Any) -> None:
-        element.emit("create-offer", None, Gst.Promise.new_with_change_func(offered, element))
-
     peer.connect("pad-added", added)
-    peer.connect("on-negotiation-needed", needed)
-    peer.connect("notify::ice-gathering-state", gathered)
     for caps in CAPS:
         direction = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
         peer.emit("add-transceiver", direction, Gst.Caps.from_string(caps))

@@ -7,15 +7,14 @@ test is about. Runs until it is ended; prints ``connected`` when ICE is.
 """
 
 import sys
-import urllib.request
 from typing import Any
 
 import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstWebRTC", "1.0")
-gi.require_version("GstSdp", "1.0")
-from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402 - versions come first
+from gi.repository import GLib, Gst, GstWebRTC  # noqa: E402 - versions come first
+from gst_signalling import signal  # noqa: E402 - beside this script
 
 PIPELINE = """
 webrtcbin name=peer bundle-policy=max-bundle
@@ -34,38 +33,11 @@ def main() -> None:
     Gst.init(None)
     pipeline = Gst.parse_launch(PIPELINE.format(colour=int(colour, 16), tone_hz=tone_hz))
     peer = pipeline.get_by_name("peer")
-    # The test server listens on the loopback only, and libnice ties each socket to its network interface.
-    agent = peer.get_property("ice-agent")  # kept: this binding gives us a reference that it takes back
-    agent.emit("add-local-ip-address", "127.0.0.1")
+    kept = signal(peer, url, token)  # noqa: F841 - see there
     for index in range(2):
         transceiver = peer.emit("get-transceiver", index)
         transceiver.set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.SENDONLY)
     loop = GLib.MainLoop()
-
-    def gathered(element: Any, _: Any) -> None:
-        if element.get_property("ice-gathering-state") != GstWebRTC.WebRTCICEGatheringState.COMPLETE:
-            return
-        offer = element.get_property("local-description").sdp.as_text()
-        request = urllib.request.Request(
-            url,
-            data=offer.encode(),
-            method="POST",
-            headers={"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as response:
-            text = response.read()
-        _, answer = GstSdp.SDPMessage.new()
-        GstSdp.sdp_message_parse_buffer(text, answer)
-        described = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, answer)
-        element.emit("set-remote-description", described, Gst.Promise.new())
-
-    def offered(promise: Any, element: Any) -> None:
-        reply = promise.get_reply()  # owns the offer: must outlive it
-        offer = reply.get_value("offer")
-        element.emit("set-local-description", offer, Gst.Promise.new())
-
-    def needed(element: Any) -> None:
-        element.emit("create-offer", None, Gst.Promise.new_with_change_func(offered, element))
 
     def changed(element: Any, _: Any) -> None:
         state = element.get_property("connection-state").value_nick
@@ -78,8 +50,6 @@ def main() -> None:
             print(note.parse_error() if note.type == Gst.MessageType.ERROR else "eos", flush=True)
             loop.quit()
 
-    peer.connect("on-negotiation-needed", needed)
-    peer.connect("notify::ice-gathering-state", gathered)
     peer.connect("notify::connection-state", changed)
     bus = pipeline.get_bus()
     bus.add_signal_watch()
