@@ -88,7 +88,7 @@ class Downlink:
 
     def may_repeat(self, size: int, now: float) -> bool:
         """Whether a repeat of ``size`` bytes fits what the line can spare; takes it from the budget."""
-        bps = self._estimator.bps or max(UNKNOWN_BPS, self._sent_bps(now))
+        bps = self._estimator.bps or max(UNKNOWN_BPS, self.sent_bps(now))
         most = REPEATS * bps * _REPEAT_BURST_S
         self._repeat_bits = min(most, self._repeat_bits + REPEATS * bps * (now - self._repeat_at))
         self._repeat_at = now
@@ -154,7 +154,7 @@ class Downlink:
 
     def poll(self, now: float) -> None:
         """Each 100 ms or so."""
-        self._sent_bps(now)  # keeps its half seconds apart
+        self.sent_bps(now)  # keeps its half seconds apart
         self._prober.poll(now)
         if self._pads and self._heard and not self._busy(now) and self._prober.due(self._estimator.bps, now):
             self._prober.begin(self.begin_burst(now), self._octets, now)
@@ -170,17 +170,18 @@ class Downlink:
         """How the line is."""
         return self._estimator.state
 
+    def sent_bps(self, now: float) -> float:
+        """What is sent, with all headers; of the last second."""
+        return self._rate.bps(self._octets, now)
+
     def stats(self, now: float) -> dict[str, int]:
         """Counters; ``sent_kbps`` with all headers, of the last second."""
         return {
-            "sent_kbps": round(self._sent_bps(now) / 1000),
+            "sent_kbps": round(self.sent_bps(now) / 1000),
             "probes": self._prober.tries,
             "probes_passed": self._prober.passed,
             "decreases": sum(self._estimator.rate.decreases.values()),
         }
-
-    def _sent_bps(self, now: float) -> float:
-        return self._rate.bps(self._octets, now)
 
     def _busy(self, now: float) -> bool:
         """Whether a try would only confuse what is going on."""
@@ -249,5 +250,5 @@ class TimedLine(Downlink):
         self._drain_from = self._departures.next
 
     def poll(self, now: float) -> None:
-        self._timed.poll(self._sent_bps(now), now)
+        self._timed.poll(self.sent_bps(now), now)
         super().poll(now)

@@ -13,9 +13,9 @@ from typing import Final
 from mixer.rtp.echo import EchoMeter
 from mixer.rtp.roundtrip import Report, RoundTripEstimator
 from mixer.rtp.rtcp import ReportBlock
+from mixer.rtp.silence import CALL_BYTES
 from mixer.webrtc.downlink import UNKNOWN_BPS, Downlink, SentBlock
 
-CALL_BYTES: Final = 124  # a connectivity check with the usual attributes, headers included
 CALL_S: Final = 0.1  # between two calls at least,
 RARE_CALL_S: Final = 1.0  # at most,
 CALLS: Final = 0.02  # and so much of what is sent
@@ -84,7 +84,7 @@ class EchoedLine(Downlink):
     def _interval_s(self, now: float) -> float:
         if self._meter.in_tail(now):
             return 0.0
-        sent_bps = self._sent_bps(now) or UNKNOWN_BPS
+        sent_bps = self.sent_bps(now) or UNKNOWN_BPS
         if self.probing:
             return max(DENSE_CALL_S, CALL_BYTES * 8 / (TRY_CALLS * (self._prober.wanted_bps or sent_bps)))
         if not self._worried(now):
@@ -113,11 +113,11 @@ class EchoedLine(Downlink):
         if self._drain_from is not None and echo.call.sent_at >= self._drain_from:
             self._echoed.drained(self._drain_from, now)
             self._drain_until, self._drain_from = float("-inf"), None
-        self._echoed.echo(echo, before, self._sent_bps(now), now, disturbed=disturbed)
+        self._echoed.echo(echo, before, self.sent_bps(now), now, disturbed=disturbed)
         self._settle(now)
 
     def remb(self, bps: int, now: float) -> None:
-        self._echoed.remb(bps, self._sent_bps(now), now)
+        self._echoed.remb(bps, self.sent_bps(now), now)
 
     def reported(self, blocks: Sequence[SentBlock], rtt_s: float | None, now: float) -> None:
         arrived = lost = sent = 0

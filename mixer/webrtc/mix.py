@@ -14,8 +14,9 @@ from mixer.rtp.pacing import AT_ONCE, Pacer
 from mixer.rtp.payload import vp8
 from mixer.rtp.red import write_red
 from mixer.rtp.rtcp import ReportBlock, SenderReport
+from mixer.rtp.silence import CALL_BYTES, Silence
 from mixer.webrtc.answer import ABS_SEND_TIME, MIXER_LEVELS, Track
-from mixer.webrtc.downlink import Downlink, TimedLine
+from mixer.webrtc.downlink import WIRE_OVERHEAD, Downlink, TimedLine
 from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.outgoing import OutgoingStream, ntp_time
 
@@ -27,6 +28,7 @@ AGAIN_LOSS: Final = (
     0.03  # from there on what is repeated is repeated again: one in ten repeats is lost at 10 %
 )
 AGAIN_S: Final = 0.02  # after the first one: a burst that takes that is over by then
+UNHEARD_S: Final = 0.3  # what was repeated since then needs no repeat because of a silence
 MAX_AGAIN: Final = 256  # a keyframe's packets; the oldest are left out
 MUTE_REPORTS: Final = 3  # without a transport-wide one, which was agreed: it will not come any more
 SOUND_HISTORY: Final = 64  # 1.3 s of the shortest packets: a second request comes within 1 s
@@ -44,7 +46,8 @@ class _Queued(NamedTuple):
 @dataclass(slots=True)
 class MixCounters:
     """``unsent``: packets and frames that never left. ``remote``: the peer's last report on the pictures.
-    ``choked``: repeats that the line had no room for. ``padded``: packets of padding.
+    ``choked``: repeats that the line had no room for. ``padded``: packets of padding. ``unasked``: repeats because the
+    peer did not answer.
     """
 
     unsent: int = 0
@@ -52,6 +55,7 @@ class MixCounters:
     plis: int = 0
     choked: int = 0
     padded: int = 0
+    unasked: int = 0
     remote: ReportBlock | None = None
     rtt_s: float | None = None
 
@@ -78,6 +82,7 @@ class MixOut:
         self._picture_id = random.getrandbits(15)
         self._measure = measure
         self._reports = 0
+        self._silence = Silence()
         self.downlink: Downlink = EchoedLine(pads=False, calls=False)
         self.video: OutgoingStream | None = None
         self.audio: OutgoingStream | None = None
@@ -261,6 +266,41 @@ class MixOut:
                     self._repeat(stream, sequence, now)
                 if stream is self.video and self.downlink.state.loss >= AGAIN_LOSS:
                     self._again.extend((now + AGAIN_S, stream, sequence) for sequence in asked)
+
+    # --- a peer that may have asked in vain
+
+    @property
+    def listening(self) -> bool:
+        """Whether it is to be called (`call_due`), and `break_silence` to be run, each 20 ms."""
+        stream = self.video
+        return stream is not None and stream.keeps and self._silence.listening(self.downlink.state.loss)
+
+    def call_due(self, now: float) -> bool:
+        """Whether to call the peer now: only its answer counts, or that there is none."""
+        if not self.listening or self.downlink.draining(now):
+            return False
+        sent_bps, line_bps = self.downlink.sent_bps(now), self.downlink.state.estimate_bps
+        return self._silence.due(sent_bps if line_bps is None else min(sent_bps, line_bps), now)
+
+    def called(self, now: float) -> int:
+        """It was called; the number of the call."""
+        self.downlink.count(CALL_BYTES - WIRE_OVERHEAD)
+        return self._silence.called(self.video.packets if self.video is not None else 0, now)
+
+    def answered(self, call: int, now: float) -> None:
+        """The answer to a call."""
+        self._silence.answered(call, now)
+
+    def break_silence(self, now: float) -> None:
+        """Send again what the peer may have asked for while nothing came from it."""
+        stream = self.video
+        if stream is None or not self.listening:
+            return
+        for positions in self._silence.suspects(stream.packets, now):
+            for sequence in map(stream.sequence_of, positions):
+                if not stream.repeated_just_now(sequence, now, within_s=UNHEARD_S):
+                    self.counters.unasked += 1
+                    self._repeat(stream, sequence, now, unasked=True)
 
     @property
     def resends_audio(self) -> bool:

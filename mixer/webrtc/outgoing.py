@@ -133,9 +133,14 @@ class OutgoingStream:
         self.octets += len(payload)
         return packet
 
-    def repeated_just_now(self, sequence: int, now: float) -> bool:
-        """Whether the packet was repeated less than ``again_s`` ago."""
-        return now - self._repeated_at.get(sequence, float("-inf")) < self.again_s
+    def sequence_of(self, position: int) -> int:
+        """The sequence number of the packet before which ``position`` others were sent; `packets` is the next one's."""
+        return (self._sequence + position - self.packets) & 0xFFFF
+
+    def repeated_just_now(self, sequence: int, now: float, *, within_s: float | None = None) -> bool:
+        """Whether the packet was repeated less than ``within_s`` ago; else it is `again_s`."""
+        elapsed_s = now - self._repeated_at.get(sequence, float("-inf"))
+        return elapsed_s < (self.again_s if within_s is None else within_s)
 
     def repeat_size(self, sequence: int) -> int | None:
         """Bytes of the packet that `repeat` would make; ``None``: it is gone."""

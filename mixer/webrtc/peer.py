@@ -522,7 +522,9 @@ class Peer:
         """Feedback, reports, timeouts. Each ``POLL_S`` or, of the patient, so many of them, by the factory."""
         if not self._ready or self._transport is None:
             return
-        self.is_patient = self.receives_video is None and not self._router.asks_for_sound(now)
+        self.is_patient = not (
+            self.receives_video is not None or self._mix.listening or self._router.asks_for_sound(now)
+        )
         urgent = self._feedback.urgent(now, self._rtt_in_s)
         if self._feedback.report_due(now):
             sent = self._mix.reports(now=now, unix_s=time.time())
@@ -532,6 +534,7 @@ class Peer:
         for packets in self._feedback.transport(now, busy=self._mix.downlink.narrow):
             self._send_rtcp(packets)
         self._call(now)
+        self._listen(now)
         if now >= self._line_at and (self.sends_video is not None or self.sends_audio is not None):
             self._line_at = now + LINE_S
             self._watch_line(now)
@@ -549,6 +552,14 @@ class Peer:
         downlink = self._mix.downlink
         if self._transport is not None and downlink.call_due(now):
             self._transport.call(functools.partial(self._answered, downlink.called(now)))
+
+    def _listen(self, now: float) -> None:
+        """On a line that loses: call the peer, and repeat what it may have asked for when it does not answer."""
+        mix = self._mix
+        if self._transport is not None and mix.call_due(now):
+            number = mix.called(now)
+            self._transport.call(lambda: mix.answered(number, self._factory.clock()))
+        mix.break_silence(now)
 
     def _answered(self, call: int) -> None:
         now, held = self._factory.clock(), self.holds_pictures
@@ -608,6 +619,7 @@ class Peer:
                 "dropped": self._mix.dropped + dropped["send"],
                 "choked": mix.choked,
                 "padded": mix.padded,
+                "unasked": mix.unasked,
                 **self._mix.downlink.stats(self._factory.clock()),
             },
         }

@@ -27,7 +27,7 @@ SEED: Final = 11
 DELAY_S: Final = 0.05
 CLEAN: Final = Way(delay_s=DELAY_S)
 CLEAN_S: Final = 8.0
-LOSSY_S: Final = 15.0  # one stop of a quarter of a second is 1.7 % of that
+LOSSY_S: Final = 30.0  # one stop of a quarter of a second is 0.8 % of that
 RELAX_S: Final = 6.0  # a jitter buffer may take that long to trust the line again
 # The line, and what may be concealed and frozen at most, percent of the time
 LINES: Final = (

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from mixer.media import FRAME_SAMPLES
+from mixer.probe.display import Display
+from mixer.probe.signal import frozen_s
 from mixer.rtp.rtcp import Nack
 from mixer.video.rendition import RENDITIONS
 from tests.fakes.mixroom import AUDIO_SSRC, Kind, MixRoom, Viewer, wire_size
@@ -245,6 +247,63 @@ async def test_fifty_viewers_each_at_their_own() -> None:
         room.leave(viewer)
     assert room.encoders.running == set()
     assert room.bridge.outputs == 0
+
+
+# --- viewers whose requests get lost in bursts
+
+
+async def frozen(seed: int, share: float, *, asked: str, deaf: bool = False) -> tuple[float, Viewer]:
+    """Share of a minute in which a viewer's player, with its jitter buffer, stands; 50 ms, bursts of five both ways."""
+    room = MixRoom(seed=seed)
+    net = line(seed=seed, delay_s=0.05)
+    viewer = await room.join("v", net, back_delay_s=0.05, asked=asked, deaf=deaf)
+    await room.run(8.0)
+    net.burst = viewer.back.burst = Burst(begin=share / (1 - share) / 5, end=1 / 5)
+    await room.run(70.0)
+    display = Display()
+    shown = [display.show(shown.at, shown.timestamp / 90_000) for shown in viewer.shown]
+    return frozen_s([at for at in shown if 10.0 <= at < 70.0], 10.0, 70.0) / 60.0, viewer
+
+
+@pytest.mark.parametrize("asked", ["high", "auto"])
+@pytest.mark.parametrize(("share", "most"), [(0.02, 0.02), (0.05, 0.05), (0.10, 0.12)])
+async def test_pictures_hardly_stop_where_bursts_take_the_requests_too(
+    asked: str, share: float, most: float
+) -> None:
+    for seed in range(4):
+        found, viewer = await frozen(seed, share, asked=asked)
+        assert found <= most
+        assert viewer.rendition == "high" or share == 0.10
+        assert viewer.stats["unasked"] > 0
+
+
+async def test_what_its_silence_tells_is_worth_most_of_the_stops() -> None:
+    """Against a viewer that answers no calls, so that nothing can be told of it."""
+    found = [(await frozen(seed, 0.05, asked="high"))[0] for seed in range(6)]
+    deaf = [(await frozen(seed, 0.05, asked="high", deaf=True))[0] for seed in range(6)]
+    assert sum(found) < 0.4 * sum(deaf)
+
+
+async def test_who_loses_nothing_is_not_called_and_gets_nothing_unasked() -> None:
+    room = MixRoom(seed=8)
+    viewer = await room.join("v", line(), asked="high")
+    await room.run(20.0)
+    assert viewer.calls == {}
+    assert viewer.connection.peer._transport._calls == 0  # type: ignore[union-attr]
+    assert viewer.stats["unasked"] == 0
+
+
+@pytest.mark.parametrize("queue_bytes", [6_000, 64_000])
+async def test_a_full_queue_is_not_taken_for_silence(queue_bytes: int) -> None:
+    """A fixed rendition that does not fit its line: what is lost there is no reason to send more."""
+    room = MixRoom(seed=8)
+    viewer = await room.join(
+        "v", line(rate_bps=1_100_000, queue_bytes=queue_bytes, delay_s=0.05), asked="high"
+    )
+    await room.run(60.0)
+    stats = viewer.stats
+    assert stats["lost"] > 100
+    assert stats["unasked"] < 0.05 * stats["packets"]
 
 
 # --- viewers that do not tell when packets came: what the calls to them wait is the line's queue

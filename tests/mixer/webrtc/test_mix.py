@@ -217,3 +217,43 @@ def test_on_a_line_that_loses_much_a_repeat_goes_out_twice() -> None:
     out.drain(15.0 + AGAIN_S)
     assert [packet.ssrc for packet in sent[before:]] == [33, 33]
     assert not out.repeats_again
+
+
+def test_what_left_while_the_peer_was_silent_is_repeated_unless_that_just_happened() -> None:
+    out, sent = mix(PICTURE)
+    assert not out.listening, "of a line that loses nothing"
+
+    def step(index: int) -> float:
+        now = index * 0.04
+        out.picture(unit(index, pts=index * 3600, keyframe=index == 0, size=4000), now)
+        out.drain(now)
+        out.downlink.poll(now)
+        return now
+
+    step(0)
+    first = sent[0].sequence
+    for index in range(1, 96):
+        now = step(index)
+        if index in {20, 40, 60}:
+            newest = first + sum(packet.ssrc == 22 for packet in sent) - 1
+            lost = ReportBlock(22, 4, index // 4, newest, 0, 0, 0)
+            out.reported((lost,), now=now, unix_s=0.0)
+        if index > 75:  # calls that are answered after 100 ms
+            out.answered(out.called(now), now + 0.1)
+    assert out.listening
+    silent = []
+    for index in range(96, 99):
+        now = step(index)
+        assert out.call_due(now)
+        out.called(now)
+        silent.append(sent[-1].sequence)
+    out.repeat(22, (silent[0],), now + 0.1)
+    before = len(sent)
+    out.break_silence(now + 0.16)
+    again = [int.from_bytes(packet.payload[:2], "big") for packet in sent[before:]]
+    assert {packet.ssrc for packet in sent[before:]} == {33}
+    assert silent[0] not in again, "that has been repeated"
+    assert set(silent[1:]) <= set(again)
+    assert out.counters.unasked == len(again)
+    out.break_silence(now + 0.18)
+    assert len(sent) - before == len(again), "only once"
