@@ -28,6 +28,7 @@ DELAY_S: Final = 0.05
 CLEAN: Final = Way(delay_s=DELAY_S)
 CLEAN_S: Final = 8.0
 LOSSY_S: Final = 30.0  # one stop of a quarter of a second is 0.8 % of that
+KNOWN_S: Final = 8.0  # the jitter buffers on both sides have met the line by then: growth is what comes after
 RELAX_S: Final = 6.0  # a jitter buffer may take that long to trust the line again
 # The line, and what may be concealed and frozen at most, percent of the time
 LINES: Final = (
@@ -81,6 +82,7 @@ async def _weak(
     probe: Probe, shaper: Remote, name: str, way: Way, concealed: int, frozen: int
 ) -> list[Figure]:
     await _shape(shaper, way)
+    await asyncio.sleep(KNOWN_S)
     found = await probe.measure(LOSSY_S)
     ways = found.concealed_in_percent, found.concealed_out_percent
     both = None if ways[0] is None or ways[1] is None else ways[0] + ways[1]
