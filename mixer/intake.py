@@ -25,7 +25,7 @@ from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
 from mixer.track_tap import TrackTap
 from mixer.video.canvas import Canvas
-from mixer.video.demand import KEPT, Asking, Demand
+from mixer.video.demand import Asking, Demand, kept
 from mixer.video.lane import DecodeLane
 from mixer.video.steady import Steady
 from recording.timeline import USUAL_WAIT_MS
@@ -252,6 +252,11 @@ class Intake:
         now = lane.size[0] * lane.size[1]
         return max(now, later) if now > HEEDLESS * asked.width * asked.height else later
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of the newest picture of each source that has sent one."""
+        return {source: lane.size for source, lane in self._lanes.items() if any(lane.size)}
+
     def show(self, demands: Mapping[str, Demand], now: float) -> None:
         """What is seen of each source. The others are not decoded; all are asked for what they are worth. While
         tracks are kept, who is not seen is worth a picture, too.
@@ -263,7 +268,10 @@ class Intake:
                 self._asking.refuse(source, now)
         wanted = demands
         if self._tracks is not None:
-            wanted = {**dict.fromkeys(filter(self._is_kept, self._lanes), KEPT), **demands}
+            wanted = {
+                **{source: kept(lane.size) for source, lane in self._lanes.items() if self._is_kept(source)},
+                **demands,
+            }
         for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
