@@ -37,6 +37,7 @@ SCREEN_GONE_S: Final = 5.0
 # A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
 # after 5 s without a picture the contract shows none anyway.
 
+REFUSAL_TOLD_S: Final = 10.0  # a word of each source; its keyframes are refused several times a second
 HEEDLESS: Final = 1.5  # times the pixels that it was asked for: encoders have a few sizes to choose from
 
 
@@ -56,6 +57,7 @@ class Intake:
         self._lanes: dict[str, DecodeLane] = {}
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
+        self._told: dict[str, tuple[float, int]] = {}  # of refusals: when, and how many there were
         self._lips: dict[str, LipSync] = {}
         self._paces: dict[str, Steady] = {}
         self._polish: dict[str, tuple[bool, bool]] = {}  # AGC, noise suppression
@@ -278,6 +280,16 @@ class Intake:
         for source, lane in self._lanes.items():  # after it was allowed to send more: a keyframe is many bits
             lane.set_shown(source in demands)
 
+    def refusals(self, now: float) -> list[tuple[str, str]]:
+        """Whose pictures were refused since the last word of it, and why; each at most every ``REFUSAL_TOLD_S``."""
+        found: list[tuple[str, str]] = []
+        for source, lane in self._lanes.items():
+            at, count = self._told.get(source, (float("-inf"), 0))
+            if lane.refused is not None and lane.refusals > count and now - at >= REFUSAL_TOLD_S:
+                self._told[source] = now, lane.refusals
+                found.append((source, lane.refused))
+        return found
+
     # --- numbers
 
     @property
@@ -334,6 +346,7 @@ class Intake:
         self._lips.pop(source, None)
         self._paces.pop(source, None)
         self._asking.forget(source)
+        self._told.pop(source, None)
         self._canvas.remove_source(source)
 
 

@@ -285,7 +285,13 @@ class Session:
         canvas = self._held.canvas
         size = canvas.width, canvas.height, canvas.fps
         wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX, self._intake.sizes)
-        self._intake.show(wanted, time.monotonic())
+        now = time.monotonic()
+        self._intake.show(wanted, now)
+        for source, reason in self._intake.refusals(now):
+            participant = source.removesuffix(SCREEN_SUFFIX)
+            self._say(
+                protocol.PictureRefused(participant=participant, screen=source != participant, detail=reason)
+            )
 
     def _set_layout(self, version: int, body: LayoutBody) -> None:
         self._layout_version = version
