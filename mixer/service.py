@@ -29,6 +29,7 @@ from mixer.priority import lower
 from mixer.registry import Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
+from mixer.room_shelf import RoomShelf
 from mixer.settings import ArchiveSettings, Settings
 from recording.archive import Archive
 from recording.errors import EndpointRefused, RecordingLive, StoreError, WrongState
@@ -210,7 +211,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     data = settings.data_dir
     try:
         holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
-    except StoreError as error:
+        shelf = RoomShelf(data / "rooms")
+    except (StoreError, OSError) as error:
         raise ConfigError(f"data_dir: {error}") from error
     host = ProcessHost()
     book = RelayBook()
@@ -230,6 +232,7 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
         relay_book=book,
+        shelf=shelf,
     )
     archiver = ArchiverProcess(data / "spool", places, data / "index.sqlite")
     keeper = KeeperThread(holdings, settings.archive, registry.hub)

@@ -89,6 +89,7 @@ def test_sigterm_seals_what_is_recorded_and_exits_clean(tmp_path: Path) -> None:
         assert info["note"] == "to the end"
         assert _duration_s(server, recording) > 0.5
         assert server.call("POST", f"/v1/recordings/{recording}/verify")["ok"] is True
+        assert [found["name"] for found in server.call("GET", "/v1/rooms")] == [room], "rooms outlive it"
 
 
 @pytest.mark.parametrize("how", ["second SIGTERM", "SIGKILL"])
