@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from recording.errors import RecordingError
 from recording.rows import RecordingInfo
+
+SETTLED: Final = frozenset({"archived", "failed"})  # not "deleted", which is an event of its own
 
 
 class Index(Protocol):
@@ -28,11 +30,11 @@ class Homecoming:
         self._open: frozenset[str] = frozenset()
 
     def step(self) -> list[RecordingInfo]:
-        """Those that were settled since the last step, as they are now."""
+        """Those that were archived or given up since the last step, as they are now."""
         open_now = frozenset(info.id for info in self._index.unsettled())
         before, self._open = self._open, open_now
         home = []
         for identifier in sorted(before - open_now):
             with suppress(RecordingError):  # deleted and forgotten meanwhile
                 home.append(self._index.get(identifier))
-        return home
+        return [info for info in home if info.state in SETTLED]
