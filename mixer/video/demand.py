@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor
 from typing import Final
 
@@ -113,6 +114,7 @@ def kept(size: tuple[int, int] | None) -> Demand:
     return replace(KEPT, width=KEPT.height, height=KEPT.width) if _shape(size) < 1 else KEPT
 
 
+@lru_cache(maxsize=256)  # a room's, some times a second; sizes are strangers' words, so not without a bound
 def _shape(size: tuple[int, int] | None) -> Fraction:
     """Width over height of a source's pictures."""
     if size is None or min(size) < 1:
