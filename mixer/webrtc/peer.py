@@ -14,6 +14,7 @@ clock that tests can replace; only the connection set-up uses the loop's own tim
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import functools
 import itertools
@@ -21,7 +22,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from mixer.errors import ConfigError, Conflict
@@ -115,6 +116,7 @@ class PeerFactory:
         self._pace_timer: asyncio.TimerHandle | None = None
         self._pacing: set[Peer] = set()
         self._closed = False
+        self.failed = 0
 
     async def start(self) -> None:
         """Bind the port. Raises ``ConfigError`` naming the key."""
@@ -150,8 +152,13 @@ class PeerFactory:
         )
 
     def stats(self) -> dict[str, Any]:
-        """Counters of the shared port: datagrams received, and dropped by reason."""
-        return {"received": self.port.received, "dropped": dict(self.port.dropped), "peers": len(self._peers)}
+        """Counters of the shared port: datagrams received, and dropped by reason; peers, and those that ``failed``."""
+        return {
+            "received": self.port.received,
+            "dropped": dict(self.port.dropped),
+            "peers": len(self._peers),
+            "failed": self.failed,
+        }
 
     @property
     def certificate(self) -> Certificate:
@@ -180,8 +187,10 @@ class PeerFactory:
         self._pace_timer = None
         now = self.clock()
         for peer in tuple(self._pacing):
-            if not peer.drain(now):
-                self._pacing.discard(peer)
+            with self._only(peer):
+                if peer.drain(now):
+                    continue
+            self._pacing.discard(peer)
         if self._pacing and not self._closed:
             self._pace_timer = asyncio.get_running_loop().call_later(SLOT_S, self._pace)
 
@@ -192,7 +201,19 @@ class PeerFactory:
             self._poll_round += 1
             for peer in tuple(self._peers):
                 if not peer.is_patient or (self._poll_round + peer.number) % PATIENT_ROUNDS == 0:
-                    peer.poll(now)
+                    with self._only(peer):
+                        peer.poll(now)
+
+    @contextlib.contextmanager
+    def _only(self, peer: Peer) -> Iterator[None]:
+        """A fault of ours in one connection costs that one, and is told; the others do not even wait."""
+        try:
+            yield
+        except Exception as error:
+            self.failed += 1
+            context = {"message": "a connection failed by a fault of ours", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+            peer.close_soon("an internal error; join again")
 
 
 _numbers = itertools.count()  # of peers; spreads their polls over the rounds
@@ -271,7 +292,7 @@ class Peer:
             on_rtcp=self._on_rtcp,
             heard=self._heard,
         )
-        transport.on_lost = self._close_soon
+        transport.on_lost = self.close_soon
         self._mix.send = transport.send_rtp
         self._offer, self._transport = parsed, transport
         gathered = await transport.gather()
@@ -346,10 +367,10 @@ class Peer:
                     fingerprints=remote.fingerprints,
                 )
         except TimeoutError:
-            self._close_soon("the peer could not be reached: ICE or DTLS did not complete in time")
+            self.close_soon("the peer could not be reached: ICE or DTLS did not complete in time")
             return
         except ConnectionError as error:
-            self._close_soon(str(error) or "connection lost during set-up")
+            self.close_soon(str(error) or "connection lost during set-up")
             return
         now = self._factory.clock()
         self._heard_at = self._media_at = now
@@ -357,7 +378,8 @@ class Peer:
         self._connected = True
         self._sink.on_connected()
 
-    def _close_soon(self, reason: str) -> None:
+    def close_soon(self, reason: str) -> None:
+        """`close`, from where nothing can be awaited."""
         if not self._closed:
             self._spawn(self.close(reason))
 
@@ -577,9 +599,9 @@ class Peer:
         limit_s = self._factory.silence_timeout_s
         publishes_only = self.sends_video is None and self.sends_audio is None
         if now - self._heard_at > limit_s:
-            self._close_soon(f"nothing was heard of the peer for {limit_s:.0f} s")
+            self.close_soon(f"nothing was heard of the peer for {limit_s:.0f} s")
         elif publishes_only and now - self._media_at > limit_s:
-            self._close_soon(f"the publisher sent no media for {limit_s:.0f} s")
+            self.close_soon(f"the publisher sent no media for {limit_s:.0f} s")
 
     # --- numbers ---
 

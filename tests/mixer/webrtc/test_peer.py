@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fractions
+import functools
 import itertools
 import socket
 import time
@@ -598,3 +599,40 @@ async def test_closing_the_factory_closes_its_peers_once() -> None:
     await factory.close()
     await factory.close()
     assert [sink.closed for sink in sinks] == [["the room was closed"]] * 2
+
+
+@pytest.mark.parametrize("part", ["poll", "drain"])
+async def test_a_fault_of_ours_in_one_connection_costs_that_one_alone(part: str) -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    factory = PeerFactory(host=HOST, ports=PORTS)
+    await factory.start()
+    sinks, pcs = [Recorder(), Recorder(), Recorder()], [viewer("VP8", "opus") for _ in range(3)]
+    peers = [factory.peer(sink, send=True, receive=False) for sink in sinks]
+    for peer, pc in zip(peers, pcs, strict=True):
+        await join(peer, pc)
+    await until(lambda: all(sink.connected.is_set() for sink in sinks), "all connections")
+    served = {0: 0, 2: 0}
+
+    def fails(now: float) -> bool:
+        raise RuntimeError("a fault")
+
+    def serves(index: int, now: float) -> bool:
+        served[index] += 1
+        return True
+
+    for index, peer in enumerate(peers):
+        act = fails if index == 1 else functools.partial(serves, index)
+        setattr(peer, part, act)
+        if part == "drain":
+            factory.pace(peer)
+        peer.is_patient = False
+    await until(lambda: bool(sinks[1].closed), "the end of the one")
+    assert sinks[1].closed == ["an internal error; join again"]
+    before = dict(served)
+    await until(lambda: all(served[index] > before[index] + 3 for index in served), "the others' turns")
+    assert [str(context["exception"]) for context in told] == ["a fault"]
+    assert factory.stats()["failed"] == 1
+    assert not sinks[0].closed
+    assert not sinks[2].closed
+    await factory.close()
