@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import aiohttp
 import numpy as np
@@ -178,6 +179,29 @@ class Conference:
         left, top = at["x"] + BORDER_PX, at["y"] + BORDER_PX
         right, bottom = at["x"] + at["width"] - BORDER_PX, at["y"] + at["height"] - BORDER_PX
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.int16)[top:bottom, left:right]
+
+    @contextlib.asynccontextmanager
+    async def events(self, kind: str) -> AsyncIterator[list[dict[str, Any]]]:
+        """The data of the room's events of that ``kind``, as they come."""
+        found: list[dict[str, Any]] = []
+        headers = {"Authorization": f"Bearer {self.server.token}", "Accept": "text/event-stream"}
+
+        async def listen(response: aiohttp.ClientResponse) -> None:
+            async for line in response.content:
+                if line.startswith(b"data:"):
+                    event = json.loads(line[5:])
+                    if event["type"] == kind:
+                        found.append(event["data"])
+
+        async with self._http.get(
+            f"{self.server.url}/v1/events?room={self.room}", headers=headers
+        ) as response:
+            assert response.status == 200
+            task = asyncio.create_task(listen(response))
+            try:
+                yield found
+            finally:
+                task.cancel()
 
     async def stats(self) -> dict[str, dict[str, object]]:
         """The room's figures, participants by id."""

@@ -274,6 +274,7 @@ async def test_4k_is_not_decoded_and_its_sender_is_told(
         async with (
             attacking(calm, calm.client("sendonly", entry.token)) as huge,
             a_placeholder_at_most(calm, entry.sub),
+            calm.events("picture.refused") as told,
         ):
             estimates: list[int] = []
             asked: list[int] = []
@@ -288,6 +289,9 @@ async def test_4k_is_not_decoded_and_its_sender_is_told(
             found = await shown(calm, entry.sub)
             assert "4096×2160" in found["refused"]
             assert found["asked_kbps"] <= 30
+            (event,) = told
+            assert (event["id"], event["screen"]) == (entry.sub, False)
+            assert "4096×2160" in event["detail"]
             assert estimates[-1] < 100_000 + 1, "REMB falls to a trickle of picture beside the sound"
             assert len(asked) <= 2, "another keyframe would be as large"
 
