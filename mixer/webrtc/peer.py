@@ -57,6 +57,9 @@ from mixer.webrtc.udp import UdpPort
 
 POLL_S: Final = 0.02  # a NACK waits at most one audio tick
 PATIENT_ROUNDS: Final = 5  # who sends no picture loses nothing that is asked for again: 100 ms, as `LINE_S`
+URGENT_S: Final = (
+    0.005  # between two requests at a gap: a sender with a gap a packet would cost an answer a packet
+)
 LINE_S: Final = 0.1  # as often as peers report on it
 CONNECT_TIMEOUT_S: Final = 15.0  # aioice never gives up by itself without end-of-candidates
 SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s
@@ -241,6 +244,8 @@ class Peer:
         self._heard_at = 0.0
         self._media_at = 0.0
         self._line_at = 0.0
+        self._urged_at = float("-inf")  # when a gap was answered at once
+        self._urges = False  # one has opened since, and waits
         self.is_patient = True  # whether ``poll`` each ``PATIENT_ROUNDS`` is enough
         self._set_up: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -409,8 +414,11 @@ class Peer:
             layers, gaps = self._feedback.layers(incoming), incoming.video_gaps
             for frame in layers.pass_on(incoming, incoming.frames(original, now), now):
                 self._sink.on_video(frame, incoming.track.screen)
-            if incoming.video_gaps != gaps:
-                self._send_urgent(self._feedback.urgent(now, self._rtt_in_s))
+            if incoming.video_gaps != gaps or self._urges:
+                self._urges = now < self._urged_at + URGENT_S
+                if not self._urges:
+                    self._urged_at = now
+                    self._send_urgent(self._feedback.urgent(now, self._rtt_in_s))
         elif original.payload and self.receives_audio is not None:
             for sound in incoming.sounds(original, now):
                 self._sink.on_audio(sound, self.receives_audio, now)
@@ -547,7 +555,7 @@ class Peer:
         self.is_patient = not (
             self.receives_video is not None or self._mix.listening or self._router.asks_for_sound(now)
         )
-        urgent = self._feedback.urgent(now, self._rtt_in_s)
+        urgent, self._urges = self._feedback.urgent(now, self._rtt_in_s), False
         if self._feedback.report_due(now):
             sent = self._mix.reports(now=now, unix_s=time.time())
             self._send_rtcp([*self._feedback.report(sent, now), *urgent])
