@@ -28,6 +28,7 @@ class Rendition:
     sharp_fps: int
     repeats: tuple[int, ...]
     repeated_bps: int
+    fec_bps: int
 
     @property
     def has_video(self) -> bool:
@@ -40,11 +41,11 @@ RENDITIONS: Final[dict[str, Rendition]] = {
     for rendition in (
         # The packet before mends single losses soon; the one of 100 ms ago mends bursts, in the time that a
         # playout of 120 ms gives it. A packet of 60 ms has time for its neighbour only. Repeats on request, of a
-        # tenth of the sound, fit in beside.
-        Rendition("high", 1280, 720, 30, 1_200_000, 32_000, 20, 1_400_000, 15, (5, 1), 24_000),
-        Rendition("medium", 640, 360, 15, 300_000, 24_000, 20, 390_000, 8, (5, 1), 16_000),
-        Rendition("low", 320, 180, 8, 64_000, 16_000, 60, 100_000, 4, (1,), 10_000),
-        Rendition("audio", 0, 0, 0, 0, 12_000, 60, 24_000, 0, (1,), 6_000),
+        # tenth of the sound, fit in beside. 12 kbit/s are too few for in-band FEC, 14.6 the least.
+        Rendition("high", 1280, 720, 30, 1_200_000, 32_000, 20, 1_400_000, 15, (5, 1), 24_000, 32_000),
+        Rendition("medium", 640, 360, 15, 300_000, 24_000, 20, 390_000, 8, (5, 1), 16_000, 24_000),
+        Rendition("low", 320, 180, 8, 64_000, 16_000, 60, 100_000, 4, (1,), 10_000, 16_000),
+        Rendition("audio", 0, 0, 0, 0, 12_000, 60, 24_000, 0, (1,), 6_000, 14_600),
     )
 }
 """Best first: the order in which ``auto`` steps down."""

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from mixer.audio.bridge import AudioBridge
+from mixer.audio.opus import OpusEncoder
+from mixer.audio.payload import opus_has_fec
 from mixer.distribution import RECORDED, RECORDED_APART, Distribution
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio, EncodedVideo, VideoCodec
 from mixer.video.rendition import RENDITIONS
+from tests.mixer.audio.signals import syllables
 
 
 class Canvas:
@@ -271,4 +276,25 @@ async def test_where_every_bit_counts_lost_sound_is_sent_again_on_request_if_tha
     for index in range(12):
         bridge.tick(index, index * 0.02)
     assert [viewer.peer.sound[-1].earlier == () for viewer in (asks, cannot)] == [True, False]
+    assert not any(form.fec for form in bridge._shared), "FEC would cost both of them their wide band"
     assert {form.bitrate_bps for form in bridge._shared} == {12_000, 6_000}
+
+
+@pytest.mark.parametrize("name", list(RENDITIONS))
+async def test_who_takes_nothing_but_opus_gets_fec_in_the_packets_of_every_rendition(name: str) -> None:
+    """A viewer whose line loses, one whose does not, and somebody who speaks."""
+    out, _, bridge = distribution()
+    lossy, calm = connection(name, "lossy"), connection(name, "calm")
+    lossy.fec = True
+    for viewer in (lossy, calm):
+        out.subscribe(viewer)
+    bridge.add_input("ann", "opus")
+    voice, encoder = syllables(4.0), OpusEncoder(32_000)
+    for index in range(200):
+        data = encoder.encode(voice[index * 960 : index * 960 + 960])
+        bridge.push("ann", index, index * 960, data, "opus", index * 0.02, 7, None)
+        bridge.tick(index, index * 0.02 + 0.01)
+    carrying = [sum(opus_has_fec(frame.data) for frame in viewer.peer.sound) for viewer in (lossy, calm)]
+    assert carrying[0] > 0.6 * len(lossy.peer.sound)
+    assert carrying[1] == 0, "whose line is good loses nothing to FEC"
+    assert {frame.samples for frame in lossy.peer.sound} == {RENDITIONS[name].audio_ptime_ms * 48}
