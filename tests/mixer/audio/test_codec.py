@@ -140,15 +140,17 @@ def _distance_db(true: np.ndarray, got: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rendition", ["low", "audio"])
 def test_a_weak_lines_fec_leaves_the_words_alone(rendition):
-    """No loss at all: what the copies take must not be taken from loud words (a packet's limit did that once)."""
+    """No loss at all: with a copy the words are still better than they are at 9 kbit/s without one.
+
+    With libopus 1.3 this tells a copy that is too fine, and a limit on packets that leaves nothing to the original.
+    """
     pcm = syllables(12.0)
     rate = RENDITIONS[rendition].fec_bps
     packets = _encode("opus", pcm, 3, rate, fec=True)
     assert sum(map(len, packets)) * 8 / 12 <= 1.05 * rate
-    plain = _decode("opus", _encode("opus", pcm, 3, 8_000))
-    size = min(len(plain), len(pcm)) // 960 * 960
-    mine = _decode("opus", packets)
-    assert _distance_db(pcm[:size], mine[:size]) < 1.1 * _distance_db(pcm[:size], plain[:size])
+    plain = _decode("opus", _encode("opus", pcm, 3, 9_000))
+    protected = _decode("opus", packets)
+    assert _distance_db(pcm, protected) < 0.96 * _distance_db(pcm, plain)
 
 
 def test_fec_at_a_rate_that_has_none_is_refused():
