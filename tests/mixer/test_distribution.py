@@ -26,6 +26,7 @@ class Canvas:
     def __init__(self) -> None:
         self.sinks: dict[tuple[str, VideoCodec], Callable[[EncodedVideo], None]] = {}
         self.forced: list[tuple[str, VideoCodec]] = []
+        self.intervals_s: dict[tuple[str, VideoCodec], float | None] = {}
         self.index = 0
 
     def want(self, name: str, codec: VideoCodec, sink: Callable[[EncodedVideo], None]) -> None:
@@ -38,7 +39,7 @@ class Canvas:
         self.forced.append((name, codec))
 
     def set_keyframe_interval(self, name: str, codec: VideoCodec, seconds: float | None) -> None:
-        pass
+        self.intervals_s[name, codec] = seconds
 
     async def show(self, name: str, *, keyframe: bool = False) -> None:
         self.index += 1
@@ -244,6 +245,18 @@ async def test_from_the_word_on_the_recorder_gets_nothing_of_the_other_canvas() 
     assert canvas.sinks == {}
     out.record_apart(True)
     assert canvas.sinks == {}, "nothing is encoded while nothing is recorded"
+
+
+async def test_what_is_recorded_has_a_keyframe_each_two_seconds_and_what_is_watched_is_spared_them() -> None:
+    out, canvas, _ = distribution()
+    out.subscribe(connection("high", "v"))
+    assert canvas.intervals_s == {}
+    out.record(lambda frame: None)
+    assert canvas.intervals_s == {RECORDED: 2.0}
+    out.record_apart(True)
+    assert canvas.intervals_s == {RECORDED: None, RECORDED_APART: 2.0}
+    out.stop_recording()
+    assert canvas.intervals_s == {RECORDED: None, RECORDED_APART: None}
 
 
 async def test_a_listener_that_loses_gets_red_if_it_takes_that_else_fec_within_the_same_limits() -> None:
