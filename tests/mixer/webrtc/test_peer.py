@@ -293,27 +293,31 @@ async def test_bye_ends_nothing(factory: PeerFactory, monkeypatch: pytest.Monkey
     peer = factory.peer(sink, send=False, receive=True)
     await join(peer, pc)
     await until(lambda: len(sink.video) > 3, "pictures")
+    tracks = [incoming for incoming in peer._router.tracks if incoming.ssrc is not None]
+    (assembler,) = (incoming.assembler for incoming in tracks if incoming.assembler is not None)
     heard: list[RtcpPacket] = []
     handle = peer._handle_rtcp
 
+    def state() -> list[object]:
+        return [
+            *((incoming.ssrc, incoming.plis, incoming._keyframe_wanted) for incoming in tracks),
+            *(incoming.assembler for incoming in tracks),
+            *(assembler._ssrc, assembler._run, assembler._highest, assembler.dropped, assembler._ask_at),
+        ]
+
     def note(packet: RtcpPacket, now: float) -> None:
+        before = state()
         handle(packet, now)
+        assert state() == before, "no report resets anything, a BYE neither"
         heard.append(packet)
 
     monkeypatch.setattr(peer, "_handle_rtcp", note)
-    tracks = [incoming for incoming in peer._router.tracks if incoming.ssrc is not None]
-    assemblers = [incoming.assembler for incoming in tracks]
-    plis = peer.stats()["plis"]
     bye = Bye(tuple(incoming.ssrc for incoming in tracks if incoming.ssrc is not None))
     await pc.getTransceivers()[0].receiver.transport._send_rtp(write_rtcp([bye]))
-    await until(lambda: bye in heard, "the BYE")
+    await until(lambda: bye in heard, "the BYE, and that it changed nothing")
     before = len(sink.video)
-    await until(lambda: len(sink.video) > before + 20, "pictures after BYE")
-    after = [frame for frame, _ in sink.video[before - 1 :]]
-    assert not any(frame.keyframe for frame in after[1:])
-    assert all(0 < second.pts - first.pts < 90_000 for first, second in itertools.pairwise(after))
-    assert peer.stats()["plis"] == plis
-    assert [incoming.assembler for incoming in tracks] == assemblers
+    await until(lambda: len(sink.video) > before + 10, "pictures after BYE")
+    assert [incoming.assembler for incoming in tracks if incoming.assembler is not None] == [assembler]
     assert not sink.closed
 
 
