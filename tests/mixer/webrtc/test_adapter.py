@@ -14,6 +14,7 @@ from aioice import Candidate, Connection
 from aioice.ice import StunProtocol
 from aioice.stun import Class, Message, Method
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
+from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtcdtlstransport import SRTP_PROFILES
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -252,7 +253,7 @@ async def test_media_that_overtakes_the_handshake_is_kept(ports: tuple[UdpPort, 
 
 def connection(port: UdpPort, heard: list[int] | None = None) -> IceConnection:
     return IceConnection(
-        port, ufrag="ours", password=PASSWORDS[0], controlling=False, on_media=lambda slot, rtcp: None,
+        port, ufrag="ours", password=PASSWORDS[0], controlling=False, on_media=lambda slot, rtcp: True,
         heard=lambda: heard.append(1) if heard is not None else None,
     )  # fmt: skip
 
@@ -406,6 +407,26 @@ async def test_the_dtls_backlog_is_bounded(ports: tuple[UdpPort, UdpPort]) -> No
     assert ice.dropped["dtls"] == 3
     await ice.close()
     assert await ice.next_dtls() == b"\x16" + bytes(20)
+
+
+def estimates(queue_ms_a_s: float) -> list[tuple[int, list[int]]]:
+    """What aiortc tells of 1 Mbit/s in 100 packets a second, whose way grows longer by so much each second."""
+    estimator, told = RemoteBitrateEstimator(), []
+    for number in range(600):
+        sent_s = number * 0.01
+        stamp = round(sent_s * (1 << 18)) & 0xFFFFFF  # abs-send-time: seconds, 6.18 bits
+        came_ms = round(sent_s * (1000 + queue_ms_a_s)) + 1_000_000
+        if (estimate := estimator.add(came_ms, stamp, 1250, 7)) is not None:
+            told.append(estimate)
+    return told
+
+
+def test_the_estimator_tells_a_line_s_queue_from_none() -> None:
+    free, filling = estimates(0), estimates(300)
+    assert free, "as of our own client: (arrival in ms, send time, payload bytes, SSRC)"
+    assert {tuple(ssrcs) for _, ssrcs in free} == {(7,)}
+    assert free[-1][0] > 1_000_000
+    assert 100_000 < filling[-1][0] < 0.9 * 1_000_000
 
 
 @pytest.mark.parametrize(
