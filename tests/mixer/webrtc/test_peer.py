@@ -30,7 +30,8 @@ from mixer.webrtc.batch import Slot
 from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.feedback import SOUND_BPS
 from mixer.webrtc.outgoing import ntp_time
-from mixer.webrtc.peer import URGENT_S, PeerFactory
+from mixer.webrtc.peer import URGENT_S
+from mixer.webrtc.peers import PeerFactory
 from tests.mixer.webrtc.support import (
     HOST,
     PORTS,
