@@ -380,16 +380,6 @@ class SrtpSession:
 
         return read
 
-    def protect(self, packet: bytes) -> bytes:
-        """SRTP of an RTP packet, apart from any socket."""
-        slot = Slot.holding(b"")
-        self.seal(packet, slot)
-        return slot.read()
-
-    def unprotect(self, packet: bytes) -> bytes:
-        """The RTP packet in an SRTP packet."""
-        return self.open(Slot.holding(packet))
-
 
 class SecureTransport:
     """ICE, then DTLS, then SRTP: bytes of RTP and RTCP in clear on our side, one peer on the other.

@@ -429,6 +429,12 @@ def test_the_estimator_tells_a_line_s_queue_from_none() -> None:
     assert 100_000 < filling[-1][0] < 0.9 * 1_000_000
 
 
+def sealed(session: SrtpSession, packet: bytes) -> bytes:
+    slot = Slot.holding(b"")
+    session.seal(packet, slot)
+    return slot.read()
+
+
 @pytest.mark.parametrize(
     ("profile", "key_bytes"),
     [
@@ -447,20 +453,20 @@ def test_srtp_by_libsrtp_s_own_functions_is_what_pylibsrtp_makes(profile: int, k
     reader, their_reader = SrtpSession(session(inbound)), session(inbound)
     for number, size in enumerate((0, 1, 160, 1200, MAX_SRTP_BYTES - 12)):
         packet = bytes((0x80, 111, 0, number)) + bytes(8) + os.urandom(size)
-        protected = ours.protect(packet)
+        protected = sealed(ours, packet)
         if size < 1300:  # pylibsrtp's own bound is lower
             assert protected == theirs.protect(packet)
             assert their_reader.unprotect(protected) == packet
         if len(protected) <= MAX_SRTP_BYTES:
-            assert reader.unprotect(protected) == packet
+            assert reader.open(Slot.holding(protected)) == packet
             with pytest.raises(pylibsrtp.Error):  # replayed
-                reader.unprotect(protected)
+                reader.open(Slot.holding(protected))
     report = bytes((0x80, 201, 0, 1, 0, 0, 0, 7))
     slot = Slot.holding(b"")
     ours.seal_rtcp(report, slot)
     assert their_reader.unprotect_rtcp(slot.read()) == report
     assert reader.open_rtcp(slot) == report
     with pytest.raises(pylibsrtp.Error):
-        reader.unprotect(os.urandom(200))
+        reader.open(Slot.holding(os.urandom(200)))
     with pytest.raises(ValueError, match="too long"):
-        ours.protect(bytes(MAX_SRTP_BYTES + 1))
+        sealed(ours, bytes(MAX_SRTP_BYTES + 1))
