@@ -25,6 +25,8 @@ upgrade of either is made with the contract tests green.
     libsrtp's own functions in the buffers of the socket (`batch`): 0.9 µs a packet where ``Session.protect`` takes 1.6.
 ``RTCCertificate._create_ssl_context``
     RSA peers (GStreamer 1.22) need more than ECDSA suites.
+``RTCDtlsTransport``'s libsrtp policies: ``allow_repeat_tx``, ``window_size``
+    Without RTX a packet is repeated as it was, and may come hundreds of packets late.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ class IceConnection(Connection):
         ufrag: str,
         password: str,
         controlling: bool,
-        on_media: Callable[[Slot, bool], None],
+        on_media: Callable[[Slot, bool], bool],
         heard: Callable[[], None],
     ) -> None:
         super().__init__(ice_controlling=controlling, local_username=ufrag, local_password=password)
@@ -378,16 +380,6 @@ class SrtpSession:
 
         return read
 
-    def protect(self, packet: bytes) -> bytes:
-        """SRTP of an RTP packet, apart from any socket."""
-        slot = Slot.holding(b"")
-        self.seal(packet, slot)
-        return slot.read()
-
-    def unprotect(self, packet: bytes) -> bytes:
-        """The RTP packet in an SRTP packet."""
-        return self.open(Slot.holding(packet))
-
 
 class SecureTransport:
     """ICE, then DTLS, then SRTP: bytes of RTP and RTCP in clear on our side, one peer on the other.
@@ -495,21 +487,23 @@ class SecureTransport:
         self.bytes_sent -= size
         self.dropped["send"] += 1
 
-    def _media(self, slot: Slot, rtcp: bool) -> None:
+    def _media(self, slot: Slot, rtcp: bool) -> bool:
+        """Whether it was authentic."""
         rx, size = self._rx, slot.length[0]
         if rx is None:
             self._early.append((slot.read(), rtcp))
-            return
+            return False
         try:
             clear = rx.open_rtcp(slot) if rtcp else rx.open(slot)
         except pylibsrtp.Error:  # forged, replayed or too late
             self.dropped["srtp"] += 1
-            return
+            return False
         self.bytes_received += size
         try:
             (self._on_rtcp if rtcp else self._on_rtp)(clear)
         except MalformedPacket:
             self.dropped["malformed"] += 1
+        return True
 
     def _dtls_changed(self) -> None:
         if self._dtls.state in {"closed", "failed"} and not self._closing:

@@ -47,6 +47,7 @@ from mixer.webrtc.feedback import REPORT_S, Feedback
 from mixer.webrtc.incoming import Router
 from mixer.webrtc.mix import MixOut
 from mixer.webrtc.offer import Offer, parse_offer
+from mixer.webrtc.peer_stats import received_stats, sent_stats
 from mixer.webrtc.sdp import IceCandidate
 from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.udp import UdpPort
@@ -502,41 +503,10 @@ class Peer:
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start: of what is received, and under ``sent`` of what is sent."""
-        tracks = self._router.tracks
-        assemblers = [incoming.assembler for incoming in tracks if incoming.assembler is not None]
-        mix, transport, rtt_s = self._mix.counters, self._transport, self._rtt_s
-        streams = [stream for stream in (self._mix.video, self._mix.audio) if stream is not None]
-        dropped = self._router.dropped + (transport.dropped if transport else Counter())
-        return {
-            "packets": sum(incoming.stats.received for incoming in tracks),
-            "lost": sum(max(0, incoming.stats.lost) for incoming in tracks),
-            "recovered": sum(assembler.recovered for assembler in assemblers)
-            + sum(incoming.red.recovered for incoming in tracks if incoming.red is not None)
-            + sum(incoming.gaps.recovered for incoming in tracks if incoming.gaps is not None),
-            "jitter_ms": round(max((incoming.stats.jitter_ms for incoming in tracks), default=0.0), 2),
-            "rtt_ms": round(rtt_s * 1000, 1) if rtt_s is not None else None,
-            "bytes": transport.bytes_received if transport else 0,
-            "asked_kbps": round(self._feedback.asked_bps / 1000),
-            "received_kbps": round(self._feedback.received_bps / 1000),
-            "layer": self._feedback.layer,
-            "frames": sum(assembler.frames for assembler in assemblers),
-            "frames_dropped": sum(assembler.dropped for assembler in assemblers),
-            "nacks": sum(incoming.nacks for incoming in tracks),
-            "plis": sum(incoming.plis for incoming in tracks),
-            "dropped": dict(dropped),
-            "sent": {
-                "packets": sum(stream.packets for stream in streams),
-                "bytes": transport.bytes_sent if transport else 0,
-                "lost": max(0, mix.remote.packets_lost) if mix.remote else 0,
-                "repeated": sum(stream.repeated for stream in streams),
-                "refused": sum(stream.refused for stream in streams),
-                "nacks": mix.nacks,
-                "plis": mix.plis,
-                "queued": self._mix.queued,
-                "dropped": self._mix.dropped + dropped["send"],
-                "choked": mix.choked,
-                "padded": mix.padded,
-                "unasked": mix.unasked,
-                **self._mix.downlink.stats(self._factory.clock()),
-            },
-        }
+        dropped = self._transport.dropped if self._transport is not None else Counter()
+        received = received_stats(self._router, self._feedback, dropped, self._rtt_s)
+        sent = sent_stats(self._mix, dropped, self._factory.clock())
+        transport = self._transport
+        received["bytes"] = transport.bytes_received if transport is not None else 0
+        sent["bytes"] = transport.bytes_sent if transport is not None else 0
+        return {**received, "sent": sent}

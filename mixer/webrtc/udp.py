@@ -3,7 +3,8 @@
 A datagram belongs to a connection by its STUN username fragment, by the transaction it answers, or by a
 source address that ICE has authenticated before. What belongs to nobody is dropped and counted, never
 answered: aioice itself checks neither size nor source, and an empty datagram from a stranger would close a
-connection.
+connection. An address that two connections have proved is contested (`_Contest`): what they authenticate tells whose
+a packet is, so who forges another's address takes nothing from it.
 
 The socket is read by ``loop.add_reader`` and drained in short turns, many datagrams at a system call (`batch`): no
 transport object, no task, no copy. What is posted in one turn of the loop leaves together at its end.
@@ -36,6 +37,7 @@ SOCKET_BUFFER_BYTES: Final = 4 << 20  # half a second of a full room; the kernel
 GATHER_S: Final = 0.002
 CROWD: Final = 8  # gathered at once: many people, whose packets may gather for twice as long
 ADDRESSES_PER_ENDPOINT: Final = 8  # a peer moves between networks, it does not collect them
+SILENT_S: Final = 5.0  # of the owner of a contested address; who lives there reports each second
 
 
 class Endpoint(Protocol):
@@ -47,8 +49,37 @@ class Endpoint(Protocol):
     def dtls_received(self, data: bytes) -> None:
         """A DTLS record of at most 1500 bytes from an address this connection has authenticated."""
 
-    def media_received(self, slot: Slot, rtcp: bool) -> None:
-        """SRTP or SRTCP of 8 to 1500 bytes from there. The slot is the callee's for the call, to decrypt it in."""
+    def media_received(self, slot: Slot, rtcp: bool) -> bool:
+        """SRTP or SRTCP of 8 to 1500 bytes from there; whether it was authentic. The slot is the callee's for the
+        call, to decrypt it in.
+        """
+
+
+class _Contest:
+    """An address that a second connection has proved while it was another's: a NAT that gave it away, a client that
+    came back, or an insider who forges its neighbour's address.
+
+    Both are served, the owner first. ``newcomer`` gets it alone with a packet of its own when nothing authentic of
+    the owner's has come from there for ``SILENT_S``.
+    """
+
+    def __init__(self, owner: Endpoint, newcomer: Endpoint, now: float) -> None:
+        self.owner = owner
+        self.newcomer = newcomer
+        self._owner_at = now
+
+    def dtls_received(self, data: bytes) -> None:
+        """A record says not whose it is; to the other one it is noise, which DTLS ignores (RFC 6347 4.1.2.7)."""
+        self.owner.dtls_received(data)
+        self.newcomer.dtls_received(data)
+
+    def media_received(self, slot: Slot, rtcp: bool, now: float) -> bool:
+        """Hand it to whose it is; whether that settles the contest for ``newcomer``."""
+        data = slot.read()  # the slot is spent by the first who tries
+        if self.owner.media_received(slot, rtcp):
+            self._owner_at = now
+            return False
+        return self.newcomer.media_received(Slot.holding(data), rtcp) and now - self._owner_at >= SILENT_S
 
 
 class UdpSocket:
@@ -117,6 +148,7 @@ class UdpPort:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._by_ufrag: dict[str, Endpoint] = {}
         self._by_source: dict[bytes, Endpoint] = {}  # by `sender_key`
+        self._contests: dict[bytes, _Contest] = {}  # of addresses that are in neither's `_by_source`
         self._sources: dict[Endpoint, list[bytes]] = {}
         self.sockets: list[UdpSocket] = []
         self.dropped: Counter[str] = Counter()
@@ -156,6 +188,7 @@ class UdpPort:
         self.sockets.clear()
         self._by_ufrag.clear()
         self._by_source.clear()
+        self._contests.clear()
         self._sources.clear()
         self.transactions.clear()
 
@@ -167,24 +200,38 @@ class UdpPort:
         self._sources[endpoint] = []
 
     def authenticated(self, source: Address, endpoint: Endpoint) -> None:
-        """ICE has proved that ``source`` speaks for ``endpoint``: its media goes there from now on."""
+        """ICE has proved that ``source`` speaks for ``endpoint``: its media goes there from now on.
+
+        An address that is another's is contested. A third one takes the newcomer's place.
+        """
         key = sender_key(source)
-        owner = self._by_source.get(key)
         known = self._sources.get(endpoint)
-        if owner is endpoint or known is None:
+        if known is None or key in known:
             return
-        if owner is not None:
-            self._sources[owner].remove(key)  # the last proof wins: a client that reuses its port
-        self._by_source[key] = endpoint
+        if (contest := self._contests.get(key)) is not None:
+            self._forget(key, contest.newcomer)
+        if (owner := self._by_source.pop(key, None)) is not None:
+            self._contests[key] = _Contest(owner, endpoint, asyncio.get_running_loop().time())
+        else:
+            self._by_source[key] = endpoint
         known.append(key)
         if len(known) > ADDRESSES_PER_ENDPOINT:
-            del self._by_source[known.pop(0)]
+            self._forget(known[0], endpoint)
 
     def unregister(self, ufrag: str, endpoint: Endpoint) -> None:
         if self._by_ufrag.get(ufrag) is endpoint:
             del self._by_ufrag[ufrag]
-        for source in self._sources.pop(endpoint, ()):
-            del self._by_source[source]
+        for key in tuple(self._sources.get(endpoint, ())):
+            self._forget(key, endpoint)
+        self._sources.pop(endpoint, None)
+
+    def _forget(self, key: bytes, endpoint: Endpoint) -> None:
+        """The address is ``endpoint``'s no more; who contests it has it."""
+        self._sources[endpoint].remove(key)
+        if (contest := self._contests.pop(key, None)) is None:
+            del self._by_source[key]
+        else:
+            self._by_source[key] = contest.newcomer if endpoint is contest.owner else contest.owner
 
     def _readable(self, opened: UdpSocket) -> None:
         """Woken: something has come."""
@@ -240,11 +287,25 @@ class UdpPort:
             return
         endpoint = self._by_source.get(slot.name[opened.inbox.key])
         if endpoint is None:
-            self.dropped["unknown_source"] += 1
+            self._contested(slot, slot.name[opened.inbox.key], kind)
         elif kind == "dtls":
             endpoint.dtls_received(slot.read())
         else:
             endpoint.media_received(slot, kind == "rtcp")
+
+    def _contested(self, slot: Slot, key: bytes, kind: str) -> None:
+        """What comes from an address that is not one connection's alone."""
+        contest = self._contests.get(key)
+        if contest is None:
+            self.dropped["unknown_source"] += 1
+        elif kind == "dtls":
+            contest.dtls_received(slot.read())
+        else:
+            settled = contest.media_received(slot, kind == "rtcp", asyncio.get_running_loop().time())
+            if (
+                settled and self._contests.get(key) is contest
+            ):  # what was received may have closed one of the two
+                self._forget(key, contest.owner)
 
     def _report(self, error: Exception) -> None:
         context = {"message": "a datagram could not be handled", "exception": error}

@@ -37,6 +37,7 @@ from mixer.probe.server import ServerApi
 from mixer.probe.signal import Identity, PipFinder
 from mixer.rtp.packet import parse_rtp
 from mixer.webrtc.adapter import Certificate, SecureTransport, remote_candidate
+from mixer.webrtc.batch import Slot
 from mixer.webrtc.offer import parse_offer
 from mixer.webrtc.udp import UdpPort, UdpSocket
 from tests.bench import janus
@@ -84,8 +85,15 @@ class Secure:
     def __init__(self, transport: SecureTransport) -> None:
         assert transport._tx is not None
         assert transport._rx is not None
-        self.protect: Callable[[bytes], bytes] = transport._tx.protect
-        self.unprotect: Callable[[bytes], bytes] = transport._rx.unprotect
+        self._tx, self._rx = transport._tx, transport._rx
+
+    def protect(self, packet: bytes) -> bytes:
+        slot = Slot.holding(b"")
+        self._tx.seal(packet, slot)
+        return slot.read()
+
+    def unprotect(self, packet: bytes) -> bytes:
+        return self._rx.open(Slot.holding(packet))
 
 
 class Leg:

@@ -198,7 +198,8 @@ async def test_lost_packets_are_asked_for_and_pictures_go_on(factory: PeerFactor
     steps = [later - earlier for earlier, later in itertools.pairwise(pts)]
     assert all(abs(step - 3000) <= 2 for step in steps)  # aiortc rounds its timestamps
     assert peer.stats()["nacks"] > 0
-    assert peer.stats()["recovered"] > 0
+    # a repair as quick as loopback allows may pass for a packet that was overtaken
+    await until(lambda: peer.stats()["recovered"] > 0, "a repair that counts as one")
 
 
 async def test_gaps_in_every_packet_are_asked_for_a_few_at_a_time(factory: PeerFactory) -> None:

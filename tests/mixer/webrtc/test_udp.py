@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mixer.errors import ConfigError, MalformedPacket
 from mixer.webrtc.batch import Address, Slot, sockaddr
 from mixer.webrtc.stun import peek_stun
-from mixer.webrtc.udp import ADDRESSES_PER_ENDPOINT, UdpPort, UdpSocket
+from mixer.webrtc.udp import ADDRESSES_PER_ENDPOINT, SILENT_S, UdpPort, UdpSocket
 from tests.mixer.webrtc.support import HOST, PORTS, until
 
 
@@ -26,7 +26,10 @@ def binding(username: str | None = "ours:theirs", kind: Class = Class.REQUEST) -
 
 
 class Endpoint:
-    def __init__(self) -> None:
+    """Takes for authentic what ends with its ``tag``."""
+
+    def __init__(self, tag: bytes = b"") -> None:
+        self._tag = tag
         self.stun: list[bytes] = []
         self.media: list[bytes] = []
 
@@ -36,8 +39,13 @@ class Endpoint:
     def dtls_received(self, data: bytes) -> None:
         self.media.append(data)
 
-    def media_received(self, slot: Slot, rtcp: bool) -> None:
-        self.media.append(slot.read())
+    def media_received(self, slot: Slot, rtcp: bool) -> bool:
+        data = slot.read()
+        slot.packet[0 : len(data)] = bytes(len(data))  # spent
+        if not data.endswith(self._tag):
+            return False
+        self.media.append(data)
+        return True
 
 
 @pytest_asyncio.fixture
@@ -136,23 +144,95 @@ async def test_responses_go_to_who_asked(port: UdpPort, stranger) -> None:  # ty
     assert port.dropped["unknown_stun"] == 1
 
 
-async def test_the_last_proof_of_an_address_wins_and_addresses_are_bounded(port: UdpPort) -> None:
-    first, second = Endpoint(), Endpoint()
-    port.register("a", first)
-    port.register("b", second)
-    source = ("192.0.2.1", 5000)
-    port.authenticated(source, first)
-    port.authenticated(source, second)
+SOURCE = ("192.0.2.1", 5000)
+DTLS = b"\x16" + bytes(20)
+
+
+def contested(port: UdpPort, now: list[float], monkeypatch: pytest.MonkeyPatch) -> tuple[Endpoint, Endpoint]:
+    """Two connections that have both proved ``SOURCE``; time is ``now``."""
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+    owner, newcomer = Endpoint(b"owner"), Endpoint(b"newcomer")
+    port.register("a", owner)
+    port.register("b", newcomer)
+    port.authenticated(SOURCE, owner)
+    port.authenticated(SOURCE, newcomer)
+    return owner, newcomer
+
+
+def comes(port: UdpPort, data: bytes) -> bytes:
+    """Let it come from ``SOURCE``."""
+    port._route(Slot.holding(data, sockaddr(SOURCE)), port.sockets[0])
+    return data
+
+
+async def test_who_forges_an_address_takes_nothing_from_who_lives_there(
+    port: UdpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    owner, forger = contested(port, now, monkeypatch)
+    sent: list[bytes] = []
+    for _ in range(20):
+        now[0] += SILENT_S / 2
+        sent.append(comes(port, RTP + b"owner"))
+        comes(port, RTP + b"newcomer")  # authentic, from the forged address
+        port.authenticated(SOURCE, forger)
+    assert owner.media == sent
+    port.unregister("b", forger)
+    assert owner.media[-1:] == [comes(port, RTP + b"owner")]
+    assert port.dropped["unknown_source"] == 0
+
+
+async def test_an_address_that_a_nat_gave_away_is_the_newcomer_s_at_once_and_soon_alone(
+    port: UdpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    gone, newcomer = contested(port, now, monkeypatch)
+    comes(port, DTLS)
+    assert newcomer.media == [DTLS]  # it can shake hands
+    first = comes(port, RTP + b"newcomer")
+    now[0] += SILENT_S
+    second = comes(port, RTP + b"newcomer")
+    assert newcomer.media == [DTLS, first, second]
+    comes(port, RTP + b"owner")  # no more
+    assert gone.media == [DTLS]
+    port.unregister("a", gone)
+    assert newcomer.media[-1:] == [comes(port, RTP + b"newcomer")]
+
+
+async def test_a_client_that_comes_back_by_the_same_port_has_it_when_its_first_connection_ends(
+    port: UdpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = contested(port, [100.0], monkeypatch)
     port.unregister("a", first)
-    via = port.sockets[0]
-    port._route(Slot.holding(RTP, sockaddr(source)), via)
-    assert second.media == [RTP]
-    for number in range(ADDRESSES_PER_ENDPOINT):
-        port.authenticated(("192.0.2.2", number + 1), second)
-    port._route(Slot.holding(RTP, sockaddr(source)), via)  # the oldest was forgotten
+    assert second.media == [comes(port, RTP + b"newcomer")]
+    port.unregister("b", second)
+    comes(port, RTP + b"newcomer")
     assert (len(second.media), port.dropped["unknown_source"]) == (1, 1)
+
+
+async def test_a_third_claim_takes_the_second_s_place(port: UdpPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, second = contested(port, [100.0], monkeypatch)
+    third = Endpoint(b"third")
+    port.register("c", third)
+    port.authenticated(SOURCE, third)
+    comes(port, RTP + b"newcomer")
+    assert (second.media, third.media) == ([], [])
+    assert [comes(port, RTP + b"third"), comes(port, RTP + b"owner")] == third.media + owner.media
+    for name, endpoint in (("a", owner), ("b", second), ("c", third)):
+        port.unregister(name, endpoint)
+    assert (port._by_source, port._contests, port._sources) == ({}, {}, {})
+
+
+async def test_addresses_are_bounded(port: UdpPort) -> None:
+    endpoint = Endpoint()
+    port.register("a", endpoint)
+    port.authenticated(SOURCE, endpoint)
+    for number in range(ADDRESSES_PER_ENDPOINT):
+        port.authenticated(("192.0.2.2", number + 1), endpoint)
+    comes(port, RTP)  # the oldest was forgotten
+    assert (len(endpoint.media), port.dropped["unknown_source"]) == (0, 1)
     with pytest.raises(ValueError, match="taken"):
-        port.register("b", first)
+        port.register("a", Endpoint())
 
 
 async def test_a_taken_range_names_the_key() -> None:
