@@ -126,10 +126,11 @@ class _Window:
 
 class LossJudge:
     """When loss is the line's being full: with a queue that stands, or more than any radio explains.
-    ``loss``: share 0 to 1, smoothed over some seconds.
+    ``loss``: share 0 to 1, smoothed over some seconds. ``patient``: half of few packets lost is a long burst yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
         self._few, self._many = _Window(LOSS_PACKETS), _Window(MANY_PACKETS)
         self.loss = 0.0
 
@@ -140,4 +141,5 @@ class LossJudge:
             self.loss += _LOSS_SMOOTHING * (few.loss - self.loss)
         overflowing = few is not None and few.loss > LOSSY and few.queue_s > STANDING_QUEUE_S
         policed = many is not None and many.loss > VERY_LOSSY
-        return overflowing or policed or (few is not None and few.loss > HALF)
+        halved = few is not None and few.loss > HALF and not self._patient
+        return overflowing or policed or halved
