@@ -93,7 +93,7 @@ class BandwidthEstimator:
             if departure.arrived_at is not None:
                 self._arrived(departure, departure.arrived_at, now)
             first_s = self.queue_s if first_s is None else first_s
-        delivered = self.delivered_bps
+        delivered = self._delivered_bps()
         if delivered is None or first_s is None:
             return
         # A radio that was busy lets go of a heap at once, so that delays fall within a report; in a queue they rise.
@@ -144,8 +144,7 @@ class BandwidthEstimator:
         while departure.sent_at - delivered[0][0] > _MAX_RATE_S:
             self._delivered_octets -= delivered.popleft()[2]
 
-    @property
-    def delivered_bps(self) -> float | None:
+    def _delivered_bps(self) -> float | None:
         """What arrived in the last second; in the last fifth of it after a line has narrowed."""
         if len(self._delivered) <= _RATE_PACKETS:
             return None

@@ -5,8 +5,8 @@ who can: what it would make of our reports is made here, by the same `BandwidthE
 
     | here                              | because                                                              |
     | --------------------------------- | -------------------------------------------------------------------- |
-    | the rate grows slowly up to what  | no burst of ours measures the way in: trying is all there is, and it |
-    | the line was full at, fast beyond | should hurt rarely while a line is narrow, and not last when it isn't |
+    | for 8 s after a fall the rate     | no burst of ours measures the way in: trying is all there is, and it |
+    | grows slowly, then fast           | should hurt rarely while a line is narrow, and not last when it isn't |
     | a queue that stays lowers it more | encoders take REMB for their pictures alone, and sound comes on top  |
 
 Without abs-send-time a late picture may be an encoder's doing: until losses have shown that the line was full, delay
@@ -19,7 +19,7 @@ from typing import Final
 
 from mixer.rtp.bandwidth import BACK_OFF, BandwidthEstimator
 from mixer.rtp.departures import Departure
-from mixer.rtp.line import MAX_BPS, STANDING_QUEUE_S, LineState
+from mixer.rtp.line import STANDING_QUEUE_S
 from mixer.rtp.packet import RtpPacket
 from mixer.rtp.sendtimes import SendTimes
 
@@ -27,11 +27,9 @@ JUDGE_S: Final = 0.1  # as often as a report of arrivals would go out
 MAX_WAITING: Final = (
     2048  # packets between two judgements: 20 times what a camera sends; more are not looked at
 )
-NEAR_GROWTH: Final = (
-    1.06  # a second: measured (tests.fakes.remb_sender), a line of 150 kbit/s is used to four fifths
-)
+NEAR_GROWTH: Final = 1.06  # a second: 150 kbit/s are used to 82 to 90 % (tests.fakes.remb_sender)
 FAR_GROWTH: Final = 1.7  # a second: from 150 kbit/s to 2 Mbit/s in 5 s
-NEAR: Final = 1.15  # times the rate at which the line was full: beyond it is another line
+NEAR_S: Final = 8.0  # of slow growth; a line that opens is used again within 15 s
 STANDING_S: Final = 1.0  # a round trip, and an encoder's time to follow
 _EMPTIES: Final = 1 / 3  # of it a second: one that goes no faster is not waited for
 _MOST_LOWERED: Final = 5  # times in a row, to 0.44: a longer way after a change of routes looks like a queue
@@ -45,12 +43,9 @@ class UplinkEstimator:
 
     def __init__(self, stamp_id: int | None) -> None:
         self._times = SendTimes(stamp_id)
-        self._line = BandwidthEstimator(measured=True, patient=True)
+        self._line = BandwidthEstimator(measured=False, patient=True)
         self._waiting: list[Departure] = []
         self._judge_at = 0.0
-        self._full_bps: float | None = (
-            None  # what it was told, or what came through if less, when the line was full last
-        )
         self._number = 0
         self._queue_s = self._queue_before_s = float("inf")  # the shortest of this and of the last STANDING_S
         self._queue_until = 0.0
@@ -61,11 +56,6 @@ class UplinkEstimator:
     def bps(self) -> float | None:
         """Headers of IP and UDP included; ``None`` while nothing speaks against any rate."""
         return self._line.bps
-
-    @property
-    def state(self) -> LineState:
-        """All that is known; of the round trip nothing is."""
-        return self._line.state
 
     def arrived(self, packet: RtpPacket, size: int, now: float, *, picture: bool) -> None:
         """A packet of any stream came, ``size`` bytes on the wire. ``picture``: of an agreed video's SSRC."""
@@ -88,11 +78,11 @@ class UplinkEstimator:
         """
         arrived, self._waiting = sorted(self._waiting, key=lambda departure: departure.sent_at), []
         self._judge_at = now + JUDGE_S
-        rate, before, told = self._line.rate, self._line.rate.decreased_at, self._line.rate.bps
+        rate = self._line.rate
         if now >= self._queue_until and not rate.congested(now):
             self._look_at_queue(now)
         stands = STANDING_QUEUE_S < self._queue_before_s < float("inf")
-        near = self._full_bps is not None and (rate.bps or 0.0) < NEAR * self._full_bps
+        near = now - rate.decreased_at < NEAR_S
         self._line.heard(
             arrived,
             now,
@@ -102,8 +92,6 @@ class UplinkEstimator:
             by_loss_alone=not self._times.exact and rate.bps is None,
         )
         self._queue_s = min(self._queue_s, self._line.queue_s)
-        if rate.decreased_at != before:
-            self._full_bps = min(told or MAX_BPS, self._line.delivered_bps or MAX_BPS)
 
     def _look_at_queue(self, now: float) -> None:
         """Less, if a queue has stood for ``STANDING_S`` and hardly gets shorter by what was told before."""
