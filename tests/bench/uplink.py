@@ -35,13 +35,13 @@ LARGE_KBPS: Final = 1000  # of pictures that came: the large loop
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """At one moment: pictures decoded so far, kbit/s that are asked for and come, the seconds that its queue holds."""
+    """At one moment: pictures decoded so far, kbit/s that are asked for and come, what waits on its line."""
 
     at: float
     decoded: int
     asked_kbps: int
     received_kbps: int
-    queue_s: float
+    queued_bytes: int
 
 
 def uplink(directory: Path) -> list[Figure]:
@@ -58,7 +58,7 @@ async def _run(server: Server, shaper: Remote) -> tuple[list[Look], list[float]]
     async with opened(plan), aiohttp.ClientSession() as http:
         api = ServerApi(http, server.url, room, server.token)
         async with watching(http, api, ["high"]):
-            looking = asyncio.create_task(_look(server, shaper, room, looks))
+            looking = asyncio.create_task(look_on(server, shaper, room, looks))
             moments = []
             for way, seconds in ((OPEN, OPEN_S), (CAP, CAPPED_S), (OPEN, LIFTED_S)):
                 await asyncio.to_thread(shaper.shape, up=way)
@@ -70,8 +70,8 @@ async def _run(server: Server, shaper: Remote) -> tuple[list[Look], list[float]]
     return looks, moments
 
 
-async def _look(server: Server, shaper: Remote, room: str, looks: list[Look]) -> None:
-    """Until cancelled."""
+async def look_on(server: Server, shaper: Remote, room: str, looks: list[Look]) -> None:
+    """A look each ``LOOK_S`` at a room's only publisher, until cancelled."""
     while True:
         stats = await asyncio.to_thread(server.call, "GET", f"/v1/rooms/{room}/stats")
         lines: dict[str, Any] = await asyncio.to_thread(shaper.lines)
@@ -82,7 +82,7 @@ async def _look(server: Server, shaper: Remote, room: str, looks: list[Look]) ->
                 figures["decoded"],
                 figures["asked_kbps"],
                 figures["received_kbps"],
-                queued * 8 / CAP_BPS,
+                queued,
             )
             for figures in stats["participants"].values()
         ]
@@ -93,8 +93,8 @@ def figures(looks: Sequence[Look], moments: Sequence[float]) -> list[Figure]:
     """``moments``: open, capped, lifted, ended."""
     began, narrowed, lifted, ended = moments
     settled = [look for look in looks if narrowed + SETTLE_S <= look.at < lifted]
-    queues = sorted(look.queue_s for look in settled)
-    standing = 1000 * queues[len(queues) // 2] if queues else None
+    queues = sorted(look.queued_bytes for look in settled)
+    standing = 8000 * queues[len(queues) // 2] / CAP_BPS if queues else None
     before = [look.received_kbps for look in looks if began <= look.at < narrowed]
     down = _first(looks, narrowed, lifted, lambda look: look.asked_kbps * 1000 <= CAP_BPS)
     back = _first(looks, lifted, ended, lambda look: look.received_kbps >= LARGE_KBPS)

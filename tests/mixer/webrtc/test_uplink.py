@@ -91,7 +91,8 @@ def test_a_policer_without_a_queue_is_found_by_its_losses() -> None:
     call.line.rate_bps, call.line.queue_bytes = 300_000, 3000
     call.run(25.0)
     assert call.arrived_bps(15.0, 30.0) > 100_000
-    assert max(sample.told_bps for sample in call.between(15.0, 30.0)) < 900_000
+    told = sorted(sample.told_bps for sample in call.between(10.0, 30.0))
+    assert told[len(told) // 2] < 500_000  # it is tried again each eight seconds, and sure in two
 
 
 def test_a_longer_way_is_no_queue() -> None:
