@@ -8,11 +8,13 @@ from typing import Final
 
 MIN_BPS: Final = 20_000  # below the `audio` rendition there is nothing left to give up
 MAX_BPS: Final = 10_000_000  # nobody needs to know more
-DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen before the second
+DECREASE_S: Final = 0.2  # between two: the first must show; libwebrtc waits a round trip, of 200 ms at most
 LOSS_PACKETS: Final = 50  # of a quick judgement on loss; bursts of five are a tenth of it
 MANY_PACKETS: Final = 400  # of a sure one: 14 % in bursts look like 25 % once in 20 minutes
 LOSSY: Final = 0.05  # with a standing queue: an overflowing router
-STANDING_QUEUE_S: Final = 0.08
+STANDING_QUEUE_S: Final = (
+    0.08  # as `bandwidth.QUEUE_S`: less, all through a window, is the jitter of a busy radio
+)
 VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
 HALF: Final = 0.5  # no need to look long
 _LOSS_SMOOTHING: Final = 0.3  # of the loss that is told, a judgement
