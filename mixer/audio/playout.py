@@ -47,7 +47,7 @@ from mixer.audio.arrival import MAX_FLOOR, Arrivals
 from mixer.audio.payload import opus_has_fec
 from mixer.media import AUDIO_CLOCK_HZ, FRAME_SAMPLES
 
-MAX_PACKETS: Final = 128
+MAX_PACKETS: Final = 128  # `MAX_SPAN` in packets of 10 ms, and some to spare
 MAX_SPAN: Final = AUDIO_CLOCK_HZ  # one second of sound is the most that is ever held
 MAX_GAP: Final = 5_760  # 120 ms: a longer hole is silence, nothing sensible can be invented
 MAX_STARVED: Final = 4_800  # 100 ms

@@ -17,6 +17,8 @@ burst       what a line carries, seen in how a burst is drawn out
 probing     when to try whether it carries more
 line        a line's state, its rate, when loss says that it is full
 bandwidth   all of these in one estimate, of a peer that reports arrivals
+sendtimes   when a sender's packets left, by its own clock
+uplink      what the line of a sender carries that steers by REMB alone
 echo        round trips as a measure of the way out
 roundtrip   the estimate of a peer that reports nothing but losses
 """

@@ -10,6 +10,7 @@ or measured. Peers that tell less are `mixer.rtp.roundtrip`'s.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from mixer.rtp.burst import BurstResult
@@ -21,6 +22,7 @@ BACK_OFF: Final = 0.85  # gcc-02 section 5.5: beta
 GROWTH: Final = 1.08  # a second, gcc-02 section 5.5: eta
 
 QUEUE_S: Final = 0.08  # of delay that has really grown, and a trend counts: less is jitter or a large picture
+PATIENT_QUEUE_S: Final = 0.12  # the same where jitter of a tenth of a second must lower nothing
 TWO_PACKETS_BITS: Final = 19_200  # which need so long themselves on a narrow line
 IDLE_QUEUE_S: Final = 0.16  # the same while hardly anything is sent, so that it can't be our doing
 DEEP_QUEUE_S: Final = 0.2  # and growing: no need to wait for a trend over twenty groups
@@ -32,17 +34,21 @@ BASE_DELAY_S: Final = 15.0  # how long a smallest delay is believed; routes chan
 
 
 class BandwidthEstimator:
-    """See the module. ``measured``: bursts can be sent, so there is no need to grow blindly."""
+    """See the module. ``measured``: bursts can be sent, so there is no need to grow blindly. ``patient``: of a line
+    that no burst measures up again, so that what is lowered in error stays low: more jitter and longer bursts of losses
+    are borne.
+    """
 
-    def __init__(self, *, measured: bool) -> None:
+    def __init__(self, *, measured: bool, patient: bool = False) -> None:
         self._measured = measured
+        self._queue_s = PATIENT_QUEUE_S if patient else QUEUE_S
         self._remb: float | None = None
         self._detector = OveruseDetector()
         self._delivered: deque[tuple[float, float, int]] = deque()  # sent, arrived, bytes; of the last second
         self._delivered_octets = 0
         self._choked = False  # what arrived last was sent twice as fast
         self._base = Smallest(BASE_DELAY_S)
-        self._judge = LossJudge()
+        self._judge = LossJudge(patient=patient)
         self._reported_at: float | None = None
         self.rate = LineRate()
         self.rtt_s: float | None = None
@@ -64,9 +70,26 @@ class BandwidthEstimator:
 
     def feedback(self, outcome: Outcome, now: float, *, disturbed: bool = False) -> None:
         """One report of what came. ``disturbed``: a burst of our own may explain a growing delay."""
+        came = len(outcome.arrived) - sum(departure.reported_lost for departure in outcome.arrived)
+        self.heard(outcome.arrived, now, came=came, lost=len(outcome.lost), disturbed=disturbed)
+
+    def heard(
+        self,
+        arrived: Sequence[Departure],
+        now: float,
+        *,
+        came: int,
+        lost: int,
+        disturbed: bool = False,
+        growth: float = GROWTH,
+        by_loss_alone: bool = False,
+    ) -> None:
+        """What ``arrived``, in order of sending. ``came``, ``lost``: packets for the judgement on loss; ``growth``: a
+        second, while nothing speaks against it; ``by_loss_alone``: delays prove nothing.
+        """
         self._reported_at = now
         before_s, first_s = self.queue_s, None
-        for departure in outcome.arrived:
+        for departure in arrived:
             if departure.arrived_at is not None:
                 self._arrived(departure, departure.arrived_at, now)
             first_s = self.queue_s if first_s is None else first_s
@@ -79,14 +102,13 @@ class BandwidthEstimator:
         growing = rising and self.queue_s > (CHOKED_QUEUE_S if choked else DEEP_QUEUE_S)
         usage = self._detector.judge()
         trend = usage == "overuse" and self.queue_s > self._enough_s(delivered)
-        if (trend and not disturbed) or growing:
+        if ((trend and not disturbed) or growing) and not by_loss_alone:
             self.rate.decrease(BACK_OFF * delivered, now, "delay")
         elif usage == "normal":
-            self.rate.grow(GROWTH, now, most=1.5 * delivered + 10_000 if self._measured else MAX_BPS)
+            self.rate.grow(growth, now, most=1.5 * delivered + 10_000 if self._measured else MAX_BPS)
         else:
             self.rate.hold(now)
-        arrived = len(outcome.arrived) - sum(departure.reported_lost for departure in outcome.arrived)
-        if self._judge.full(arrived, len(outcome.lost), self.queue_s):
+        if self._judge.full(came, lost, self.queue_s):
             self.rate.decrease((1.0 - LOSSY) * delivered, now, "loss")
 
     def burst(self, result: BurstResult, now: float) -> None:
@@ -109,8 +131,8 @@ class BandwidthEstimator:
         """How much delay must have grown before a trend counts."""
         rate = self.rate.bps
         if rate is None:
-            return QUEUE_S
-        return max(IDLE_QUEUE_S if delivered_bps < rate / 2 else QUEUE_S, TWO_PACKETS_BITS / rate)
+            return self._queue_s
+        return max(IDLE_QUEUE_S if delivered_bps < rate / 2 else self._queue_s, TWO_PACKETS_BITS / rate)
 
     def _arrived(self, departure: Departure, arrived_at: float, now: float) -> None:
         delay = arrived_at - departure.sent_at

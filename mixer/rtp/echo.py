@@ -27,8 +27,10 @@ RECENT_S: Final = 5.0  # echoes before a burst that tell how the line is without
 RECENT: Final = 7  # so many at most; their median: jitter is no queue of the burst's
 _MOST_BEFORE_S: Final = 0.05  # and more than so much over the shortest is a queue
 TAIL_S: Final = 0.012  # after a burst: three calls, the best of which is free of jitter
-_FEW: Final = 3
-_GIVE_UP_S: Final = 1.2
+_FEW: Final = 3  # calls whose fate is known: of fewer, one lost by chance would halve what came through
+_GIVE_UP_S: Final = (
+    1.2  # of answers after a burst: longer than a home router's queue, within `probing.ANSWER_S`
+)
 MAX_BURSTS: Final = 8  # not settled; the oldest is given up
 
 

@@ -8,11 +8,13 @@ from typing import Final
 
 MIN_BPS: Final = 20_000  # below the `audio` rendition there is nothing left to give up
 MAX_BPS: Final = 10_000_000  # nobody needs to know more
-DECREASE_S: Final = 0.2  # between two: the effect of the first must be seen before the second
+DECREASE_S: Final = 0.2  # between two: the first must show; libwebrtc waits a round trip, of 200 ms at most
 LOSS_PACKETS: Final = 50  # of a quick judgement on loss; bursts of five are a tenth of it
 MANY_PACKETS: Final = 400  # of a sure one: 14 % in bursts look like 25 % once in 20 minutes
 LOSSY: Final = 0.05  # with a standing queue: an overflowing router
-STANDING_QUEUE_S: Final = 0.08
+STANDING_QUEUE_S: Final = (
+    0.08  # as `bandwidth.QUEUE_S`: less, all through a window, is the jitter of a busy radio
+)
 VERY_LOSSY: Final = 0.25  # whatever the delay: a policer
 HALF: Final = 0.5  # no need to look long
 _LOSS_SMOOTHING: Final = 0.3  # of the loss that is told, a judgement
@@ -126,10 +128,11 @@ class _Window:
 
 class LossJudge:
     """When loss is the line's being full: with a queue that stands, or more than any radio explains.
-    ``loss``: share 0 to 1, smoothed over some seconds.
+    ``loss``: share 0 to 1, smoothed over some seconds. ``patient``: half of few packets lost is a long burst yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
         self._few, self._many = _Window(LOSS_PACKETS), _Window(MANY_PACKETS)
         self.loss = 0.0
 
@@ -140,4 +143,5 @@ class LossJudge:
             self.loss += _LOSS_SMOOTHING * (few.loss - self.loss)
         overflowing = few is not None and few.loss > LOSSY and few.queue_s > STANDING_QUEUE_S
         policed = many is not None and many.loss > VERY_LOSSY
-        return overflowing or policed or (few is not None and few.loss > HALF)
+        halved = few is not None and few.loss > HALF and not self._patient
+        return overflowing or policed or halved

@@ -19,10 +19,10 @@ from typing import Final
 REORDER_S: Final = 0.005  # packets overtaken on their way come within a few milliseconds
 MIXED_S: Final = 10.0  # how long a line that mixed up packets is expected to do it again
 ASKS: Final = 5  # requests of a round; frozen at 10 % in bursts of 5: 3.3 % of the time with 2, 2.0 with 5
-FEW_ASKS: Final = 2
+FEW_ASKS: Final = 2  # each is answered, so that each costs the packet again: one to spare
 AGAIN_S: Final = 0.02  # between two of them: what loses the first one, a burst, may be over by then
 ECHOES: Final = 0.5  # for each repaired packet, from there on the sender answers each request
-_ECHO_SHARE: Final = 1 / 16
+_ECHO_SHARE: Final = 1 / 16  # the weight of the newest, as of jitter (RFC 3550 section 6.4.1)
 _ECHO_MEMORY: Final = 64  # packets repaired last
 GIVE_UP_S: Final = 1.0  # libwebrtc's senders keep packets about this long
 MAX_MISSING: Final = 400  # 2.5 s of 1.5 Mbit/s video: no repair will catch up with that

@@ -14,16 +14,20 @@ Usage = Literal["normal", "overuse", "underuse"]
 
 GROUP_S: Final = 0.005  # section 5.2: packets that leave within 5 ms are one observation
 WINDOW: Final = 20  # groups under the line; libwebrtc's trendline window
-_SMOOTHING: Final = 0.9
-_GAIN: Final = 4.0
-_MAX_DELTAS: Final = 60
+_SMOOTHING: Final = 0.9  # libwebrtc: kDefaultTrendlineSmoothingCoeff
+_GAIN: Final = 4.0  # libwebrtc: kDefaultTrendlineThresholdGain
+_MAX_DELTAS: Final = (
+    60  # libwebrtc: kMinNumDeltas; so many groups must have come until a slope has its full weight
+)
 _THRESHOLD_MS: Final = 12.5  # section 5.4: del_var_th(0)
-_MIN_THRESHOLD_MS, _MAX_THRESHOLD_MS = 6.0, 600.0
-_RISE: Final = 0.0087  # a millisecond; section 5.4: K_u. K_u and K_d are those that fit a fitted line
-_FALL: Final = 0.039
-_OUTLIER_MS: Final = 15.0  # beyond the threshold by so much: not learned from
+_MIN_THRESHOLD_MS, _MAX_THRESHOLD_MS = 6.0, 600.0  # section 5.4
+# a millisecond; section 5.4: K_u and K_d. Its values go with a Kalman filter, libwebrtc's k_up and k_down with a line
+_RISE, _FALL = 0.0087, 0.039
+_OUTLIER_MS: Final = (
+    15.0  # section 5.4, libwebrtc: kMaxAdaptOffsetMs; beyond the threshold by so much: not learned from
+)
 _OVERUSE_MS: Final = 10.0  # section 5.4: overuse_time_th
-_RESTART_S: Final = 3.0  # a silence or a clock that jumped: what came before says nothing any more
+_RESTART_S: Final = 3.0  # libwebrtc: kArrivalTimeOffsetThreshold; after a silence or a clock that jumped
 
 
 @dataclass(slots=True)

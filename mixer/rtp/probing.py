@@ -18,15 +18,15 @@ MARGIN: Final = 1.08  # tried above what is wanted: what arrives is measured a l
 GRACE_S: Final = 0.5  # after a try, until the queue that it made is gone
 ANSWER_S: Final = 2.0  # a try without a result until then has failed
 MAX_PADDING: Final = 255  # bytes, RFC 3550 section 5.1: the last byte counts them
-_PASSED: Final = 0.88  # of the sending rate must arrive
-_MAX_LOSS: Final = 0.25
-_THIN: Final = 0.6
+_PASSED: Final = 0.88  # of the sending rate must arrive: with `MARGIN` on top, 0.95 of what is wanted
+_MAX_LOSS: Final = 0.25  # as `line.VERY_LOSSY`: a radio loses less
+_THIN: Final = 0.6  # of the rate tried: what came through thinner proves too little
 _JITTER_S: Final = 0.025  # half a short burst; the long one tells jitter and a queue apart
 
 Stage = Literal["idle", "short", "long"]
 
 _DURATION_S: Final[dict[Stage, float]] = {"short": 0.05, "long": 0.25}
-_MIN_PACKETS: Final = 6
+_MIN_PACKETS: Final = 6  # of a try: two may be lost, and `burst.MIN_ARRIVED` still have a rate
 
 
 @dataclass(slots=True)

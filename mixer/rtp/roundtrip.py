@@ -37,26 +37,28 @@ from mixer.rtp.line import (
 )
 
 SUSPECT_QUEUE_S: Final = 0.05  # an echo so late, and one later still after it: a queue fills
-CALM_QUEUE_S: Final = 0.05
+CALM_QUEUE_S: Final = 0.05  # the same: what is not suspected may grow
 STANDING_S: Final = 1.0  # all echoes of so long late: a queue stands
-STANDING_ECHOES: Final = 4
-STANDING_ECHO_S: Final = 0.12
+STANDING_ECHOES: Final = (
+    4  # at least: half a second of the usual calling, so that a few late ones are no queue
+)
+STANDING_ECHO_S: Final = 0.12  # half more than `bandwidth.QUEUE_S`: the jitter of the way back is in it, too
 FULL_S: Final = 0.4  # of calls before a fall
 EMPTIES: Final = -0.2  # seconds a second; four fifths of what the line carries would make it so slow
 RATE_S: Final = 0.1  # at least, between two echoes that measure a rate
 OVERDUE_S: Final = 0.6  # without any answer: full, or down
 OVERDUE_SUSPECT_S: Final = 0.25  # the same where the last answer was late already
-FILLING_CALLS: Final = 2
+FILLING_CALLS: Final = 2  # late at once: a single one may be lost
 OVERDUE_CALLS: Final = 4  # so many at least: one in five is lost where a tenth is lost each way
 OVERDUE_MANY_S, MANY_CALLS = 0.3, 8  # none of so many
-OVERDUE_AGAIN_S: Final = 1.5
+OVERDUE_AGAIN_S: Final = 1.5  # between two such falls: a queue of a second must have had time to empty
 REMB_LAG_S: Final = 1.2  # an estimator looks at a second of what came
 RISING: Final = 1.001  # one that follows what we send creeps up; a line that is full, or a limit, does not
 BLIND_GROWTH: Final = 1.15  # a second, where nothing can be measured and trying is all there is
 BLIND_MOST: Final = 6.0  # times what is sent: one rendition up (4 to 5 times as much), and then see
 REPORT_S: Final = 1.0  # between two reports, as browsers send them
 RTT_GROWTH_S: Final = 0.3  # of the reports' own round trips, for peers that answer no call
-_BASE_RTT_S: Final = 15.0
+_BASE_RTT_S: Final = 15.0  # as `bandwidth.BASE_DELAY_S`
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ PACING: Final = 1.1  # times the estimate: what waits here gets out faster than 
 REPEATS: Final = 0.3  # of the estimate may go into repeats: a line that is full is not helped by more
 UNKNOWN_BPS: Final = 1_000_000  # of a line that tells nothing; more repeats come with more that is sent
 NARROW_BPS: Final = 200_000  # ten reports a second are 6 kbit/s
-_REPEAT_BURST_S: Final = 1.0
+_REPEAT_BURST_S: Final = 1.0  # of that share at once: what a burst of losses took is asked for in one request
 DRAIN_S: Final = 4.0  # at most: a queue that holds more is not waited for
 
 SentBlock = tuple[ReportBlock, int]  # and how many packets of that stream have been sent

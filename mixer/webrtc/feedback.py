@@ -1,4 +1,8 @@
-"""What we tell a publisher: lost packets, wanted keyframes, reports, arrivals, how much it may send. Pure."""
+"""What we tell a publisher: lost packets, wanted keyframes, reports, arrivals, how much it may send. Pure.
+
+How much is what its tiles show. A sender that is told of arrivals (transport-cc) looks after its own line; to one that
+steers by our limits alone we say no more than its line carries.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,9 @@ from mixer.rtp.rtcp import (
     SourceDescription,
     TemporaryMaxBitrateRequest,
 )
+from mixer.rtp.uplink import UplinkEstimator
 from mixer.video.demand import FULL, TRICKLE_BPS, Demand
-from mixer.webrtc.answer import Track
+from mixer.webrtc.answer import ABS_SEND_TIME, Track
 from mixer.webrtc.incoming import IncomingTrack, Router
 from mixer.webrtc.layers import Layers
 
@@ -30,6 +35,7 @@ ARRIVALS_BUSY_S: Final = 0.25  # while the mix that we send has to be small: our
 SOUND_BPS: Final = 64_000  # Opus of 32 kbit/s at 50 packets a second with its headers; REMB covers both
 # Layers below the one that is looked at are sent as well, each with a quarter of the pixels of the next.
 SIMULCAST_FACTOR: Final = 1.5
+TOLD_AGAIN: Final = 1.03  # so much less is told at once: libwebrtc's RembThrottler, kSendThresholdPercent
 PACKET_OVERHEAD: Final = 28 + 12 + 10 + 8  # bytes: IP and UDP, RTP, SRTP's tag, extensions (RFC 5104 4.2.1.2)
 
 
@@ -51,7 +57,10 @@ class Feedback:
         self._transport_id = next(
             (i.track.transport_cc for i in router.tracks if i.track.transport_cc is not None), None
         )
-        self.notes_arrivals = self._transport_id is not None
+        self._uplink = self._new_uplink()
+        self._told_bps = 0.0  # last, by `limits`
+        self._counted = 0, 0  # packets that came and are missing, by the last judgement
+        self.notes_arrivals = self._transport_id is not None or self._uplink is not None
         """Whether `arrived` is to be told."""
         self._reduced_size = all(incoming.track.section.rtcp_rsize for incoming in router.tracks)
         self._arrivals = ArrivalLog()
@@ -71,8 +80,7 @@ class Feedback:
     @property
     def asked_bps(self) -> int:
         """What it may send of its pictures, all together."""
-        tracks = {i.track.index: i.track for i in self._router.tracks if i.track.kind == "video" and i.ssrc}
-        return sum(self._video_bps(track) for track in tracks.values())
+        return round(self._wanted_bps * self._share)
 
     @property
     def received_bps(self) -> int:
@@ -118,6 +126,8 @@ class Feedback:
     def urgent(self, now: float, rtt_s: float | None) -> list[RtcpPacket]:
         """NACKs and keyframe requests that are due."""
         packets: list[RtcpPacket] = []
+        if self._uplink is not None and self._limit_bps * TOLD_AGAIN < self._told_bps:
+            packets += self.limits()
         for incoming in self._router.tracks:
             if incoming.ssrc is None:
                 continue
@@ -153,6 +163,8 @@ class Feedback:
 
     def arrived(self, packet: RtpPacket, now: float) -> None:
         """A packet came, of whatever stream: a repeat, and one that nobody waits for, too."""
+        if self._uplink is not None:
+            self._measure(self._uplink, packet, now)
         number = packet.extensions.get(self._transport_id or 0, b"")
         if len(number) == 2:  # the draft's section 2
             self._arrivals.record(int.from_bytes(number, "big"), now)
@@ -184,18 +196,67 @@ class Feedback:
             (i.ssrc, i.track) for i in self._router.tracks if i.ssrc is not None and i.track.kind == "video"
         ]
         packets: list[RtcpPacket] = []
+        self._told_bps = self._limit_bps
         if ssrcs := tuple(ssrc for ssrc, track in heard if "goog-remb" in track.feedback):
-            hears = any(incoming.track.kind == "audio" for incoming in self._router.tracks)
-            total = self.asked_bps + (SOUND_BPS if hears else 0)
-            packets.append(ReceiverEstimatedMaxBitrate(total, ssrcs, self._ssrc))
+            packets.append(ReceiverEstimatedMaxBitrate(self._limit_bps, ssrcs, self._ssrc))
         # a layer's share of the whole is the sender's business: RFC 5104 knows no simulcast
+        share = self._share
         if limits := tuple(
-            (ssrc, self._video_bps(track), PACKET_OVERHEAD)
+            (ssrc, round(self._video_bps(track) * share), PACKET_OVERHEAD)
             for ssrc, track in heard
             if "ccm tmmbr" in track.feedback and not track.layers
         ):
             packets.append(TemporaryMaxBitrateRequest(self._ssrc, limits))
         return packets
+
+    def _new_uplink(self) -> UplinkEstimator | None:
+        """For who steers by what we say, and by nothing else."""
+        offered = {value for i in self._router.tracks for value in i.track.feedback}
+        if self._transport_id is not None or offered.isdisjoint({"goog-remb", "ccm tmmbr"}):
+            return None
+        stamps = (i.track.extensions.get(ABS_SEND_TIME) for i in self._router.tracks)
+        return UplinkEstimator(next((number for number in stamps if number is not None), None))
+
+    def _measure(self, uplink: UplinkEstimator, packet: RtpPacket, now: float) -> None:
+        tracks = self._router.tracks
+        picture = any(i.ssrc == packet.ssrc and i.track.kind == "video" for i in tracks)
+        uplink.arrived(packet, len(packet.payload) + PACKET_OVERHEAD, now, picture=picture)
+        if uplink.due(now):
+            before = self._counted
+            came, lost = self._counted = (
+                sum(i.stats.received for i in tracks),
+                sum(i.stats.lost for i in tracks),
+            )
+            if came < before[0]:  # a source that began anew
+                before = came, lost
+            uplink.judge(came - before[0], lost - before[1], now)
+
+    @property
+    def _wanted_bps(self) -> int:
+        """What its tiles need of its pictures, all together."""
+        tracks = {i.track.index: i.track for i in self._router.tracks if i.track.kind == "video" and i.ssrc}
+        return sum(self._video_bps(track) for track in tracks.values())
+
+    @property
+    def _limit_bps(self) -> int:
+        """Of the whole connection: pictures and sound. Of a narrow line all that it carries, so that a sender which
+        takes it for its pictures alone can be told less than its sound."""
+        limit_bps = self._wanted_bps + self._sound_bps
+        bps = None if self._uplink is None else self._uplink.bps
+        return limit_bps if bps is None else min(limit_bps, max(TRICKLE_BPS, round(bps)))
+
+    @property
+    def _sound_bps(self) -> int:
+        hears = any(incoming.track.kind == "audio" for incoming in self._router.tracks)
+        return SOUND_BPS if hears else 0
+
+    @property
+    def _share(self) -> float:
+        """Of what its tiles need, as much as its line carries; 0 to 1. A trickle always may come."""
+        bps, wanted_bps = None if self._uplink is None else self._uplink.bps, self._wanted_bps
+        if bps is None or not wanted_bps:
+            return 1.0
+        return min(1.0, max(TRICKLE_BPS, bps - self._sound_bps) / wanted_bps)
 
     def _video_bps(self, track: Track) -> int:
         demand = self._demands.get(track.screen, FULL)

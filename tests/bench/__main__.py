@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import archive, crashes, drift, growth, legs, networks, room, search, tracks, turn
+from tests.bench import archive, crashes, drift, growth, legs, networks, room, search, tracks, turn, uplink
 from tests.bench.figures import Figure, table
 
 _ROOM: Final = f"{room.PUBLISHERS} publishers 720p30 VP8, {room.VIEWERS} viewers at high, recording"
@@ -31,6 +31,7 @@ TITLES: Final = {
     "growth": "Ten minutes on weak lines, both ways, 50 ms each, in simulated time",
     "wire": "Bytes on the wire",
     "capped": "A line that narrows: viewers at auto, by what they tell of it",
+    "uplink": "A line that narrows on the way in: a publisher that steers by REMB alone",
     "idle": "Idle rooms",
     "cost": "What a recording adds to a room of 4 publishers and 2 viewers at high",
     "archive": "From stop to archived: two hours at 1.6 Mbit/s, recorded in fast time",
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "growth": growth.growth,
             "wire": lambda: networks.wire(directory / "wire"),
             "capped": lambda: networks.capped(directory / "capped"),
+            "uplink": lambda: uplink.uplink(directory / "uplink"),
             "idle": lambda: room.idle_rooms(directory),
             "cost": lambda: room.recording_cost(directory / "cost"),
             "archive": lambda: archive.archive(directory / "archive"),

@@ -15,11 +15,15 @@ MINUTE_S: Final = 60.0
 BACK_S: Final = 10.0  # after the line's end, and that long is looked at
 PPM: Final = 200.0  # quartzes of phones and computers: 100 each at most
 MOST_MS: Final = 40.0
-# loss, bursts, and what may be concealed, percent of the time
+# loss, bursts, and what may be concealed, percent of the time: a good line, and the six that are promised
 LINES: Final[tuple[tuple[str, float, Burst | None, float], ...]] = (
     ("a clean line", 0.0, None, 0.1),
+    ("2 % random loss", 0.02, None, 2.0),
     ("5 % random loss", 0.05, None, 4.0),
+    ("10 % random loss", 0.10, None, 8.0),
+    ("2 % loss in bursts of 5", 0.0, bursts(0.02), 2.0),
     ("5 % loss in bursts of 5", 0.0, bursts(0.05), 4.0),
+    ("10 % loss in bursts of 5", 0.0, bursts(0.10), 8.0),
 )
 
 

@@ -20,7 +20,7 @@ from mixer.media import AudioCodec
 from mixer.probe.signal import percentile
 from tests.bench.figures import Figure
 from tests.bench.janus import janus, present
-from tests.bench.processes import usage
+from tests.bench.processes import cpus, pin, usage
 from tests.serving import Server, serving
 
 FEW: Final = 20
@@ -28,9 +28,11 @@ MANY: Final = 100
 CROWD: Final = 300
 TALKERS: Final = 3
 MEASURE_S: Final = 6.0
+CROWD_CPUS: Final = 2
 CROWD_S: Final = 12.0
 SETTLE_S: Final = 2.0
 ANSWER_S: Final = 120.0
+JANUS_MS: Final = 140.0  # mouth to ear, where Janus is not there to be measured: what issue 3 says of it
 ROOMY: Final = {"rooms.max_participants": "1000"}
 CLOSE_TO_ALL: Final = 99.0  # percent of the mix's packets that must arrive for a cost to count
 
@@ -107,13 +109,15 @@ def _both(directory: Path, codec: AudioCodec) -> tuple[Cost, Cost | None]:
 
 def _beside(name: str, ours: Cost, theirs: Cost | None, target: float) -> list[Figure]:
     honest, their_honest = ours.honest, None if theirs is None else theirs.honest
+    their_ms = None if theirs is None else theirs.mouth_to_ear_ms
+    slowest_ms = JANUS_MS if their_ms is None else their_ms
     ratio = honest / their_honest if honest is not None and their_honest else None
     return [
         Figure(f"further silent {name} leg", honest, "% of a core", digits=3),
         Figure(f"… Janus audiobridge's, plain RTP ({name})", their_honest, "% of a core", digits=3),
         Figure(f"further {name} leg, ratio to Janus'", ratio, "×", target, digits=2),
-        Figure(f"mouth to ear, {name}, p95", ours.mouth_to_ear_ms, "ms", 140),
-        Figure(f"… Janus' ({name})", None if theirs is None else theirs.mouth_to_ear_ms, "ms"),
+        Figure(f"mouth to ear, {name}, p95", ours.mouth_to_ear_ms, "ms", round(slowest_ms)),
+        Figure(f"… Janus' ({name})", their_ms, "ms"),
         Figure("… packets of the mix that arrived", ours.arrived, "%", CLOSE_TO_ALL, "≥", digits=1),
     ]
 
@@ -160,13 +164,15 @@ def _cost(pid: int, driver: Driver) -> Cost:
 
 
 def _crowd(directory: Path) -> list[Figure]:
-    """300 Opus legs, 3 talking: every tick in time, everybody served."""
+    """300 Opus legs, 3 talking, on two CPUs: every tick in time, everybody served."""
     with serving(directory, ROOMY) as server, driven(**_plan(server, "opus")) as driver:
+        pin(server.process.pid, CROWD_CPUS)  # the room's worker is there by now
         driver.ask(f"grow {CROWD}")
         time.sleep(SETTLE_S)
         before, ticks = usage(server.process.pid), _ticks(server)
         measured = driver.ask(f"measure {CROWD_S}")
         used, after = usage(server.process.pid).cores_since(before), _ticks(server)
+        allowed = cpus(server.process.pid)
     return [
         Figure(f"{CROWD} Opus legs: audio ticks dropped", after["dropped"] - ticks["dropped"], "", 0),
         Figure("… late", after["late"] - ticks["late"], ""),
@@ -174,6 +180,7 @@ def _crowd(directory: Path) -> list[Figure]:
             "… packets of the mix that arrived", measured["received"] / measured["expected"] * 100, "%",
             CLOSE_TO_ALL, "≥", digits=1,
         ),
+        Figure("… CPUs that the server may use", allowed, "", CROWD_CPUS),
         Figure("… CPU of the server", used, "cores", digits=2),
         Figure("… CPU of the load generator", measured["own_cores"], "cores", digits=2),
         Figure("… generator late, p95", measured["late_p95_ms"], "ms", digits=1),

@@ -1,7 +1,8 @@
-"""CPU time and memory of a process and all its descendants, from /proc (Linux)."""
+"""CPU time, memory and CPUs of a process and all its descendants, from /proc (Linux)."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -61,3 +62,28 @@ def usage(root: int) -> Usage:
     cpu_s = sum(stat[1] for pid in pids if (stat := _stat(pid)) is not None)
     at_s = time.monotonic()
     return Usage(at_s, cpu_s, sum(_pss_mb(pid) for pid in pids), len(pids))
+
+
+def _threads(root: int) -> list[int]:
+    found: list[int] = []
+    for pid in tree(root):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    return found
+
+
+def pin(root: int, count: int) -> None:
+    """Let the tree run on ``count`` CPUs of ours at most; what it starts from now on inherits that."""
+    chosen = sorted(os.sched_getaffinity(0))[:count]
+    for thread in _threads(root):  # the call is about one thread: sched_setaffinity(2)
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, chosen)
+
+
+def cpus(root: int) -> int:
+    """How many CPUs the tree may run on now, all its threads together."""
+    allowed: set[int] = set()
+    for thread in _threads(root):
+        with contextlib.suppress(ProcessLookupError):
+            allowed |= os.sched_getaffinity(thread)
+    return len(allowed)

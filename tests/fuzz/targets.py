@@ -21,6 +21,7 @@ from mixer.replay import BadTimeline, Replay, parse_events
 from mixer.rtp.arrivals import ArrivalLog
 from mixer.rtp.assemble import MAX_BYTES, MAX_PACKETS, FrameAssembler
 from mixer.rtp.history import unwrap_rtx
+from mixer.rtp.line import MAX_BPS, MIN_BPS
 from mixer.rtp.packet import HEAD_SIZE, RtpPacket, classify, parse_rtp, write_rtp
 from mixer.rtp.payload import h264, vp8
 from mixer.rtp.red import MAX_BLOCKS, RedUnpacker
@@ -37,6 +38,7 @@ from mixer.rtp.rtcp import (
     write_rtcp,
 )
 from mixer.rtp.twcc import TransportFeedback
+from mixer.rtp.uplink import UplinkEstimator
 from mixer.video.headers import picture_size
 from mixer.video.layout import arrange
 from mixer.webrtc.adapter import _parse as parse_stun
@@ -196,10 +198,16 @@ def audio(data: bytes) -> None:
 
 
 def arrivals(data: bytes) -> None:
-    """Transport-wide numbers, as strangers choose them."""
-    log = ArrivalLog()
-    for step, (sequence, _) in enumerate(chunks(data)):
+    """Transport-wide numbers, and times of sending, as strangers choose them."""
+    log, uplinks = ArrivalLog(), (UplinkEstimator(3), UplinkEstimator(None))
+    for step, (sequence, stamp) in enumerate(chunks(data)):
         log.record(sequence, step / 1000)
+        packet = RtpPacket(96, True, step, sequence << 16, 1, b"", (), {3: stamp})
+        for uplink in uplinks:
+            uplink.arrived(packet, 1000, step / 1000, picture=True)
+            if uplink.due(step / 1000):
+                uplink.judge(10, sequence % 7 - 3, step / 1000)
+            assert uplink.bps is None or MIN_BPS <= uplink.bps <= MAX_BPS
         if step % 50 == 49:
             for report in log.report(sender_ssrc=1, media_ssrc=2, now=step / 1000):
                 parse_rtcp(write_rtcp([report]))
@@ -359,7 +367,7 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
     ],
     "encrypted": [header(bytes(32)) + bytes(16), header(bytes(32)) + bytes(SEALED_BYTES + 16)],
-    "arrivals": [joined(*[b""] * 120)],
+    "arrivals": [joined(*[b""] * 120), joined(*[bytes([0, n, 0]) for n in range(120)])],
     "records": [
         b'{"act":{"act":"hold","recording":"X","number":1,"time":"2026-01-01T00:00:00Z","by":"a","reason":"r"},'
         b'"key":"ab","signature":"00"}',

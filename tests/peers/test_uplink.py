@@ -105,7 +105,10 @@ class Room:
 
 
 @asynccontextmanager
-async def publishing(server: Server, browser: BrowserName, encodings: Any = None) -> AsyncIterator[Room]:
+async def publishing(
+    server: Server, browser: BrowserName, encodings: Any = None, *, through: str | None = None
+) -> AsyncIterator[Room]:
+    """``through``: address of a shaper that the publisher, and it alone, is behind."""
     name = server.room(f"uplink-{uuid.uuid4().hex[:8]}")
     entry, guest = server.enter(name, name="Noise"), server.enter(name, "viewer")
     await asyncio.to_thread(server.call, "PUT", f"/v1/rooms/{name}/layout", layout(720))
@@ -115,8 +118,8 @@ async def publishing(server: Server, browser: BrowserName, encodings: Any = None
         )
         await viewer.start()
         try:
-            await page.navigate(f"{server.url}/r/{name}")
-            arguments = [f"{server.url}/whip/{name}", entry["token"], encodings]
+            await page.navigate(f"{through or server.url}/r/{name}")
+            arguments = [f"{through or server.url}/whip/{name}", entry["token"], encodings]
             answer = await page.evaluate(f"{PUBLISH}({', '.join(map(json.dumps, arguments))})")
             assert answer.startswith("v=0"), answer
             yield Room(server, name, page, entry["sub"])
