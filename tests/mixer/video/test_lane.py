@@ -128,7 +128,8 @@ def test_who_sends_400_pictures_a_second_costs_what_72_do(
     assert lane.excess > 0.7 * 400 * seconds
     assert lane.dropped + lane.decoded == 400 * seconds
     assert lane.failed == 0, "nothing is decoded whose reference was left out"
-    assert bench.asked <= 2 * seconds + 1, "not a keyframe for each that was left out"
+    if not all_keyframes:
+        assert 0 < bench.asked <= 2 * seconds + 1, "not a keyframe for each that was left out"
 
 
 @pytest.mark.parametrize("fps", [30, 60])
