@@ -65,23 +65,15 @@ class Attendance:
         if minus is None and (publish or not caller.is_service):
             minus = entry.id
         session_id = secrets.token_urlsafe(18)
-        known = room.participants.get(entry.id)
-        if known is None:
-            self._workers.refuse_when_busy(room)
-            if publish:
-                self._refuse_when_full(room)
-        answer = await self._workers.ask(
-            room,
-            protocol.Offer(
-                session=session_id,
-                publish=publish,
-                participant=entry.model_copy(update={"publishes": True}) if known and publish else entry,
-                sdp=sdp,
-                rendition=rendition,
-                minus=minus,
-            ),
-            protocol.OfferAnswer,
+        offer = protocol.Offer(
+            session=session_id,
+            publish=publish,
+            participant=entry,
+            sdp=sdp,
+            rendition=rendition,
+            minus=minus,
         )
+        answer = await self._answer(room, offer)
         participates = publish or caller.role in {"participant", "moderator"}
         session = Session(
             session_id, room.name, entry.id if participates else None, publish, caller.sub, entry.id
@@ -93,6 +85,20 @@ class Attendance:
         if publish:
             await self._recordings.start_if_set(room)
         return SessionCreated(session_id, answer.sdp, session.subject)
+
+    async def _answer(self, room: Room, offer: protocol.Offer) -> protocol.OfferAnswer:
+        """Of somebody new only where there is room for them."""
+        if offer.participant.id in room.participants:
+            known = offer.participant.model_copy(
+                update={"publishes": offer.publish or offer.participant.publishes}
+            )
+            offer = offer.model_copy(update={"participant": known})
+            return await self._workers.ask(room, offer, protocol.OfferAnswer)
+        first = not self._sessions.in_room(room.name) and room.recording is None
+        with self._workers.place(room, shows=offer.publish and "m=video" in offer.sdp, first=first):
+            if offer.publish:
+                self._refuse_when_full(room)
+            return await self._workers.ask(room, offer, protocol.OfferAnswer)
 
     def _entry_for(self, room: Room, caller: Caller, publish: bool) -> protocol.RosterEntry:
         known = room.participants.get(caller.sub)

@@ -72,6 +72,7 @@ class Distribution:
         self._viewings: dict[str, _Viewing] = {}
         self._recorder: Callable[[EncodedVideo], None] | None = None
         self._recorded = RECORDED
+        self._best = "high"  # for viewers alone
         self._recorder_waits = False  # for the first keyframe of another rendition
 
     # --- viewers
@@ -109,6 +110,19 @@ class Distribution:
         if seat is not None and (fanout := self._fanouts.get(seat.key)) is not None:
             fanout.request(seat)
 
+    def hold_viewers(self, best: str) -> None:
+        """No pictures better than the rendition ``best`` for viewers, but what is encoded for a recording anyway.
+
+        Their sound stays as it is.
+        """
+        if best != self._best:
+            self._best = best
+            self._adapt_all()
+
+    def _adapt_all(self) -> None:
+        for viewing in self._viewings.values():
+            self._move_pictures(viewing)
+
     # --- the recorder
 
     def record(self, sink: Callable[[EncodedVideo], None], *, apart: bool = False) -> None:
@@ -118,6 +132,7 @@ class Distribution:
         """
         self._recorder = sink
         self._take_recorded(RECORDED_APART if apart else RECORDED)
+        self._adapt_all()
 
     def record_apart(self, apart: bool) -> None:
         """Somebody refuses to be recorded, or nobody does any more: the very next picture is another canvas'.
@@ -129,6 +144,7 @@ class Distribution:
             before = self._recorded
             self._take_recorded(key)
             self._let_go(before)
+            self._adapt_all()
 
     def force_recorded_keyframe(self) -> None:
         """The recorder needs one. From any thread."""
@@ -138,6 +154,7 @@ class Distribution:
         """No pictures for the recorder any more."""
         self._recorder = None
         self._let_go(self._recorded)
+        self._adapt_all()
 
     def _take_recorded(self, key: RenditionKey) -> None:
         self._recorded, self._recorder_waits = key, True
@@ -235,12 +252,15 @@ class Distribution:
         """
         return connection.rendition.audio_ptime_ms > LONG_MS and connection.peer.resends_audio
 
-    @staticmethod
-    def _key(connection: Connection) -> RenditionKey | None:
+    def _key(self, connection: Connection) -> RenditionKey | None:
         codec = connection.peer.sends_video
         if codec is None or not connection.rendition.has_video:
             return None
-        return connection.rendition.name, codec
+        key = connection.rendition.name, codec
+        if self._recorder is not None and key == self._recorded:
+            return key
+        names = list(RENDITIONS)  # best first
+        return names[max(names.index(connection.rendition.name), names.index(self._best))], codec
 
     def _fanout(self, key: RenditionKey) -> Fanout:
         if key not in self._fanouts:

@@ -21,6 +21,7 @@ from mixer.audio.enhance import VoiceEnhancer, make_enhancer
 from mixer.avsync import DECODED_S, LipSync
 from mixer.connection import Connection
 from mixer.media import AudioCodec, EncodedVideo
+from mixer.overload import decoding_threads
 from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
 from mixer.track_tap import TrackTap
@@ -61,9 +62,7 @@ class Intake:
         self._lips: dict[str, LipSync] = {}
         self._paces: dict[str, Steady] = {}
         self._polish: dict[str, tuple[bool, bool]] = {}  # AGC, noise suppression
-        # One core is the loop's and the canvas's: with two decoding threads on two cores a room of 9 + 9 took
-        # 1.15 and 1.20 cores, with one 1.09 and 1.13, and no tick was lost.
-        self.decoders = max(1, (os.cpu_count() or 1) - 1)
+        self.decoders = decoding_threads(os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(
             self.decoders,
             "decode",
@@ -311,6 +310,7 @@ class Intake:
                 "decode_failed": lane.failed if lane else 0,
                 "width": lane.size[0] if lane else 0,
                 "height": lane.size[1] if lane else 0,
+                "decode_excess": lane.excess if lane else 0,
                 "refused": lane.refused if lane else None,
             }
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from mixer.intake import Intake
@@ -12,17 +13,26 @@ from mixer.ticks import TickSchedule
 from mixer.video.frame_clock import FrameClock
 
 WATCH_S: Final = 1.0
-_TOLD_CORES: Final = 0.05  # a change of the CPU's use that control is told of
+_TOLD: Final = 0.05  # a change of the pressure, or of the cores in use, that control is told of
 
 
 class LoadWatch:
     """Feeds one ``Overload``. ``cores``: what the server may use in all; ``None``: the machine's.
 
-    ``acts``: otherwise the pressure is told, no step is taken and nobody refused.
+    ``acts``: otherwise the pressure is told, no step is taken and nobody refused. ``loop_cpu``, ``process_cpu``: CPU
+    seconds of the calling thread, which is the loop's, and of the process.
     """
 
     def __init__(
-        self, sound: TickSchedule, frames: FrameClock, intake: Intake, cores: float | None, *, acts: bool
+        self,
+        sound: TickSchedule,
+        frames: FrameClock,
+        intake: Intake,
+        cores: float | None,
+        *,
+        acts: bool,
+        loop_cpu: Callable[[], float] = time.thread_time,
+        process_cpu: Callable[[], float] = time.process_time,
     ) -> None:
         self._sound = sound
         self._frames = frames
@@ -30,13 +40,24 @@ class LoadWatch:
         self._allowed = cores or float(os.cpu_count() or 1)
         self._overload = Overload(acts=acts)
         self._before: tuple[float, ...] | None = None
-        self._told: tuple[int, bool, float] = (0, False, 0.0)
+        self._loop_cpu = loop_cpu
+        self._process_cpu = process_cpu
+        self._told = ("full", False, 0.0, 0.0)
         self._cores = 0.0
 
     @property
     def step(self) -> Step:
         """What the canvas is held to now."""
         return self._overload.step
+
+    @property
+    def holes(self) -> bool:
+        """Whether so many pictures are left out that a film of them has holes."""
+        return self._overload.holes
+
+    def set_recorded(self, recorded: bool) -> None:
+        """Whether the room is recorded, which has steps of its own."""
+        self._overload.set_recorded(recorded)
 
     def look(self, now: float) -> bool:
         """Take a reading if one is due. True when the step has changed."""
@@ -49,9 +70,9 @@ class LoadWatch:
             frames["run"],
             frames["dropped"],
             self._intake.decoding_s,
-            time.thread_time(),  # this is the loop's thread
+            self._loop_cpu(),
             self._sound.dropped,
-            time.process_time(),
+            self._process_cpu(),
         )
         before, self._before = self._before, reading
         if before is None:
@@ -80,11 +101,15 @@ class LoadWatch:
 
     def news(self) -> dict[str, Any] | None:
         """What control should know now; None when it knows already."""
-        step, full, cores = self._told
         overload = self._overload
-        if (overload.index, overload.full) == (step, full) and abs(self._cores - cores) < _TOLD_CORES:
+        name, full, cores, pressure = self._told
+        if (
+            (overload.step.name, overload.full) == (name, full)
+            and abs(self._cores - cores) < _TOLD
+            and abs(overload.pressure - pressure) < _TOLD
+        ):
             return None
-        self._told = overload.index, overload.full, self._cores
+        self._told = overload.step.name, overload.full, self._cores, overload.pressure
         return self.stats()
 
     def stats(self) -> dict[str, Any]:

@@ -261,7 +261,10 @@ class Session:
     def _rearrange(self) -> None:
         """Compute the tiles again; the canvas takes them at its next tick."""
         sources = self._sources()
-        self._held = reduced(self._layout, self._load.step)
+        self._load.set_recorded(self._recording.live)
+        step = self._load.step
+        self._held = reduced(self._layout, step)
+        self._distribution.hold_viewers(step.viewers)
         tiles = arrange(self._held, sources, self._speaker)
         self._canvas.set_arrangement(self._layout_version, self._held, tiles, sources)
         moving = {source.id for source in sources if source.has_video}
@@ -367,6 +370,8 @@ class Session:
         """How things stand when a recording begins, for its timeline."""
         self._journal.introduce(time.monotonic())
         self._rearrange()
+        if self._load.step.name != "full":
+            self._recording.note("notice", name=f"load: {self._load.step.name}")
 
     def _pts(self) -> int:
         """Now, in 90 kHz units of the room clock."""
@@ -401,9 +406,12 @@ class Session:
 
     def _watch_load(self, now: float) -> None:
         """Give up what the machine cannot carry, take it back when it can, and say so."""
+        holes = self._load.holes
         if self._load.look(now):
             self._recording.note("notice", name=f"load: {self._load.step.name}")
             self._rearrange()
+        if self._load.holes != holes:
+            self._recording.note("notice", name=f"load: pictures {'whole again' if holes else 'left out'}")
         news = self._load.news()
         if news is not None:
             self._say(protocol.LoadChanged(**news))

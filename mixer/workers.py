@@ -1,7 +1,7 @@
 """The workers of the rooms: started when one is asked, replaced when one dies, ended when it has been idle.
 
 A worker is known by its room's name and started from the room's state, so losing it loses nothing that control
-knows. This module also holds what the workers say of their load, by which newcomers are turned away.
+knows. This module also holds what the workers say of their load, by which newcomers are turned away (``admission``).
 It speaks to workers through ``RoomHost`` only.
 """
 
@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import os
 from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from mixer import protocol
-from mixer.errors import MosaiqueError, NoCapacity, NotFound, WorkerLost
+from mixer.admission import Admission, newcomer
+from mixer.errors import MosaiqueError, NotFound, WorkerLost
 from mixer.events import EventHub
 from mixer.host.port import RoomHost
-from mixer.overload import FULL_AT
+from mixer.overload import decoding_threads
 from mixer.relay_book import RelayBook
 from mixer.room import Room
 
@@ -45,13 +47,13 @@ class Workers:
         self._settings = settings
         self._book = book
         self._hub = hub
-        self._cpu_cores = settings.cpu_cores or float(os.cpu_count() or 1)
+        machine = os.cpu_count() or 1
+        self._admission = Admission(settings.cpu_cores or float(machine), decoding_threads(machine))
         self._refuses = settings.overload == "act"
         self._live: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._idle_since: dict[str, float] = {}
         self._crashes: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_CRASHES))
-        self._loads: dict[str, protocol.LoadChanged] = {}  # of the rooms that have a worker
         self._repairs: set[asyncio.Task[None]] = set()
 
     # --- words ----------------------------------------------------------------------------------------------
@@ -97,7 +99,10 @@ class Workers:
     def lost(self, room_name: str) -> None:
         """The room has no worker any more, or is about to have none."""
         self._live.discard(room_name)
-        self._loads.pop(room_name, None)
+        load = self._admission.lost(room_name)
+        if load is not None and load.step:
+            # what was given up went with the worker: another one begins with all of it
+            self._tell_step("room.restored", room_name, empty_stats()["load"])
         self._book.room_closed(room_name)
 
     def replace(self, room: Room, now: float) -> None:
@@ -150,31 +155,34 @@ class Workers:
 
     # --- load -----------------------------------------------------------------------------------------------
 
-    def refuse_when_busy(self, room: Room) -> None:
-        """Nobody new while those inside could feel it; who is inside may come back at any time. ``NoCapacity``."""
+    @contextlib.contextmanager
+    def place(self, room: Room, *, shows: bool, first: bool) -> Iterator[None]:
+        """Room for somebody new, held while they are let in; ``shows``: with a picture, ``first``: nobody is inside.
+
+        Raises ``NoCapacity`` when those inside could feel it; who is inside may come back at any time.
+        """
         if not self._refuses:
+            yield
             return
-        load = self._loads.get(room.name)
-        if load is not None and load.full:
-            raise NoCapacity(
-                f"room {room.name} is at the limit of what this machine carries ({load.cause}); try again soon"
-            )
-        used = sum(load.cores for load in self._loads.values())
-        if used >= FULL_AT * self._cpu_cores:
-            raise NoCapacity(
-                f"the rooms of this server use {used:.1f} of its {self._cpu_cores:g} cores; try again soon"
-            )
+        pictures = sum(participant.publishes for participant in room.participants.values())
+        cost = newcomer(room.layout.body, pictures, shows=shows, first=first)
+        with self._admission.place(room.name, cost, asyncio.get_running_loop().time()):
+            yield
 
     def load_changed(self, room: Room, load: protocol.LoadChanged) -> None:
         """Each step that is taken is announced; the figures in between are for admission only."""
-        before = self._loads.get(room.name)
-        self._loads[room.name] = load
-        step = 0 if before is None else before.step
-        if load.step != step:
-            kind = "room.degraded" if load.step > step else "room.restored"
-            told = load.model_dump(include={"step", "name", "cause", "pressure"})
-            log.warning(kind, room=room.name, **told)
-            self._hub.publish(kind, room.name, **told)
+        before = self._admission.measured(room.name, load)
+        step, name = (0, "full") if before is None else (before.step, before.name)
+        renamed = load.step and load.name != name  # a recording that begins or ends has other steps
+        if load.step != step or renamed:
+            self._tell_step(
+                "room.restored" if load.step < step else "room.degraded", room.name, load.model_dump()
+            )
+
+    def _tell_step(self, kind: str, room_name: str, load: Mapping[str, Any]) -> None:
+        told = {key: load[key] for key in ("step", "name", "cause", "pressure")}
+        log.warning(kind, room=room_name, **told)
+        self._hub.publish(kind, room_name, **told)
 
 
 def empty_stats() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Decoding is serial within a lane (a codec is a state machine) and parallel between lanes (libavcodec releases
 the GIL). What is not shown is not decoded: a lane that is not ``shown`` drops its input and asks for a keyframe
-when it is shown again.
+when it is shown again. Who sends far more pictures a second than any camera does costs what 72 of them cost.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ MAX_WAIT_S: Final = 0.4
 # pictures between have lost what they refer to.
 
 MAX_QUEUED: Final = 24  # behind a repaired packet ten come at once, and a decoder that keeps pace takes them
+
+MOST_FPS: Final = 72.0  # 60 is what the fastest cameras and screens send, and their clocks are not ours
+MOST_AT_ONCE: Final = 72.0  # what a line held up for a second
 
 BATCH: Final = 3  # pictures decoded before the lane goes to the back of the pool's queue, so that lanes share
 _SMOOTHING: Final = 0.1  # of ``late_s``: some ten pictures, a third of a second
@@ -57,9 +60,13 @@ class DecodeLane:
         self._closed = False
         self._shown = True
         self._needs_keyframe = True
+        self._allowance = MOST_AT_ONCE  # pictures that may be taken now
+        self._allowed_at = float("-inf")
+        self._over_rate = False  # too many came: nothing is taken until there is an allowance again
         self.decoded = 0
         self.dropped = 0
         self.failed = 0
+        self.excess = 0  # of ``dropped``: beyond ``MOST_FPS``
         self.size = (0, 0)  # of the newest picture, pixels
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
         self.refusals = 0  # pictures that were
@@ -85,30 +92,50 @@ class DecodeLane:
 
     def push(self, frame: EncodedVideo, *, due: float = float("-inf")) -> None:
         """Queue one coded picture; the mailbox gets the decoded one soon, to be shown at ``due``."""
-        lost = False
         with self._lock:
             if self._closed:
                 return
             if not self._shown:
                 self.dropped += 1
                 return
-            if self._needs_keyframe and not frame.keyframe:
-                self.dropped += 1
-                return
             now = self._clock()
-            if self._queue and (len(self._queue) >= MAX_QUEUED or now - self._queue[0][2] > MAX_WAIT_S):
-                self.dropped += len(self._queue) + (not frame.keyframe)
-                self._queue.clear()
-                lost = not frame.keyframe
-                self._needs_keyframe = lost
-            if not lost:
-                self._needs_keyframe = False
-                self._queue.append((frame, due, now))
-                if not self._running:
-                    self._running = True
-                    self._pool.submit(self._work)
-        if lost:
+            wants_keyframe = self._take(frame, due, now) if self._in_rate(now) else self._leave_out()
+        if wants_keyframe:
             self._request_keyframe()
+
+    def _in_rate(self, now: float) -> bool:
+        """Whether one more may be taken now. After too many, not before half of the allowance has gathered: what
+        follows a keyframe should be seen to move for a while."""
+        gathered = MOST_FPS * (now - self._allowed_at)
+        self._allowance, self._allowed_at = min(MOST_AT_ONCE, self._allowance + gathered), now
+        return self._allowance >= (MOST_AT_ONCE / 2 if self._over_rate else 1.0)
+
+    def _leave_out(self) -> bool:
+        """One that is beyond the rate; what refers to it cannot be decoded, either. Not worth a keyframe yet."""
+        self.dropped += 1
+        self.excess += 1
+        self._needs_keyframe = self._over_rate = True
+        return False
+
+    def _take(self, frame: EncodedVideo, due: float, now: float) -> bool:
+        """Queue one that is within the rate, if it can be decoded. True when a keyframe should be asked for."""
+        again, self._over_rate = self._over_rate, False
+        if self._needs_keyframe and not frame.keyframe:
+            self.dropped += 1
+            return again
+        if self._queue and (len(self._queue) >= MAX_QUEUED or now - self._queue[0][2] > MAX_WAIT_S):
+            self.dropped += len(self._queue) + (not frame.keyframe)
+            self._queue.clear()
+            if not frame.keyframe:
+                self._needs_keyframe = True
+                return True
+        self._needs_keyframe = False
+        self._allowance -= 1
+        self._queue.append((frame, due, now))
+        if not self._running:
+            self._running = True
+            self._pool.submit(self._work)
+        return False
 
     def close(self) -> None:
         """Forget what waits; a picture being decoded now is finished and thrown away."""

@@ -423,10 +423,13 @@ class RenditionCost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Prediction of a layout: cores of CPU of the room, kbit/s of one viewer of each rendition."""
+    """Prediction of a layout: cores of CPU of the room, kbit/s of one viewer of each rendition; of the cores, those for
+    decoding, and those of the canvas' thread."""
 
     cpu_cores: float
     kbps: int
+    decoding_cores: float = 0.0
+    canvas_cores: float = 0.0
 
 
 # Milliseconds of one core for a million pixels, on the 2-core machine of tests/bench (2026-11).
@@ -451,10 +454,15 @@ def predict_cost(
     moving = {tile.participant for tile in tiles if tile.kind == "participant"}
     canvas_mpx = body.canvas.width * body.canvas.height / 1e6
     sources_mpx = sum(sources_px.get(source or "", _SOURCE_PX) for source in moving) / 1e6
-    ms_per_frame = sources_mpx * (_DECODE_MS_PER_MPX + _SCALE_MS_PER_MPX)
-    ms_per_second = body.canvas.fps * (ms_per_frame + canvas_mpx * _COMPOSE_MS_PER_MPX)
+    decoding_ms = body.canvas.fps * sources_mpx * _DECODE_MS_PER_MPX
+    canvas_ms = body.canvas.fps * (sources_mpx * _SCALE_MS_PER_MPX + canvas_mpx * _COMPOSE_MS_PER_MPX)
     bps = 0
     for rendition in renditions:
-        ms_per_second += rendition.fps * rendition.width * rendition.height / 1e6 * _ENCODE_MS_PER_MPX
+        canvas_ms += rendition.fps * rendition.width * rendition.height / 1e6 * _ENCODE_MS_PER_MPX
         bps += rendition.video_bps + rendition.audio_bps
-    return Cost(cpu_cores=round(_ALWAYS_CORES + ms_per_second / 1000, 3), kbps=bps // 1000)
+    return Cost(
+        cpu_cores=round(_ALWAYS_CORES + (decoding_ms + canvas_ms) / 1000, 3),
+        kbps=bps // 1000,
+        decoding_cores=round(decoding_ms / 1000, 3),
+        canvas_cores=round(canvas_ms / 1000, 3),
+    )

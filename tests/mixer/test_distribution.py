@@ -150,6 +150,46 @@ async def test_while_a_line_drains_nothing_is_sent_and_the_sound_moves_at_once()
     assert viewer.peer.shown == ["high!", "low!"]
 
 
+async def test_viewers_are_held_below_what_they_ask_for_and_get_it_back() -> None:
+    out, canvas, _, viewer = await watched("high")
+    sounds = dict(out._viewings)["s"].form
+    out.hold_viewers("medium")
+    await canvas.show("medium", keyframe=True)
+    assert canvas.sinks.keys() == {("medium", "VP8")}
+    out.hold_viewers("low")
+    await canvas.show("low", keyframe=True)
+    assert canvas.sinks.keys() == {("low", "VP8")}
+    assert out._viewings["s"].form == sounds, "sound is never given up"
+    out.hold_viewers("high")
+    await canvas.show("high", keyframe=True)
+    assert canvas.sinks.keys() == {("high", "VP8")}
+    assert viewer.peer.shown == ["high!", "medium!", "low!", "high!"]
+
+
+async def test_who_asks_for_less_than_viewers_are_held_to_keeps_it() -> None:
+    out, canvas, _, _ = await watched("low")
+    out.hold_viewers("medium")
+    assert canvas.sinks.keys() == {("low", "VP8")}
+
+
+async def test_what_is_recorded_costs_nothing_more_for_viewers_and_is_not_held() -> None:
+    out, canvas, _ = distribution()
+    viewer = connection("high")
+    viewer.peer.sends_video = "H264"
+    out.subscribe(viewer)
+    out.hold_viewers("low")
+    assert ("low", "H264") in canvas.sinks
+    out.record(lambda frame: None)
+    key = out._viewings["s"].coming
+    assert key is not None
+    assert key.key == RECORDED
+    out.record_apart(True)
+    assert key is not out._viewings["s"].coming
+    out.record_apart(False)
+    out.stop_recording()
+    assert canvas.sinks.keys() == {("low", "H264")}
+
+
 async def test_a_keyframe_is_asked_of_what_is_shown() -> None:
     out, canvas, _ = distribution()
     viewer = connection("medium")

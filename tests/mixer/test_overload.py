@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from mixer.overload import EASY_S, MAX_EASY_S, STEPS, Overload, Sample, reduced
+from mixer.overload import EASY_S, MAX_EASY_S, RECORDED_STEPS, STEPS, WHOLE_S, Overload, Sample, reduced
 from mixer.video.layout import LayoutBody, parse_layout
 
 CALM = Sample(
@@ -48,7 +48,7 @@ def run(overload: Overload, seconds: int, load: Callable[[Overload], Sample], st
 )
 def test_each_cause_leads_down_and_is_named(cause: str, sample: Sample) -> None:
     overload = Overload()
-    assert run(overload, 2, lambda _: sample) == [0, 1]
+    assert run(overload, 4, lambda _: sample) == [0, 0, 0, 1]
     assert overload.cause == cause
 
 
@@ -68,7 +68,7 @@ def test_it_goes_down_step_by_step_to_where_the_load_fits_and_stays_there() -> N
         return replace(CALM, decoding_s=1.2 * at.step.fps / 30 if at.index else 1.2)
 
     taken = run(overload, 120, load)
-    assert taken[:5] == [0, 1, 1, 1, 1]
+    assert taken[:8] == [0, 0, 0, 1, 1, 1, 1, 1]
     assert taken[-1] == 1
     assert overload.moves == 1  # 0.8 of the time is neither too much nor little enough to go up again
 
@@ -111,10 +111,62 @@ def test_the_door_closes_before_anything_is_given_up() -> None:
     assert not overload.full
 
 
+@pytest.mark.parametrize("jump", [0.96, 1.5, 5.0])
+def test_after_a_jump_of_any_height_the_door_is_closed_two_seconds_before_a_step(jump: float) -> None:
+    overload = Overload()
+    run(overload, 10, lambda _: replace(CALM, canvas_s=0.84))
+    assert not overload.full
+    closed, stepped = None, None
+    for second in range(10, 30):
+        overload.update(replace(CALM, canvas_s=jump), float(second))
+        closed = second if closed is None and overload.full else closed
+        stepped = second if stepped is None and overload.index else stepped
+    assert closed is not None
+    assert stepped is not None
+    assert stepped - closed == 2
+
+
+def test_a_recorded_room_keeps_its_canvas_and_everybody_on_it() -> None:
+    overload = Overload()
+    overload.set_recorded(True)
+    layout = LayoutBody()
+    for second in range(60):
+        overload.update(replace(CALM, canvas_s=2.0), float(second))
+        held = reduced(layout, overload.step)
+        assert (held.canvas.width, held.canvas.height) == (1280, 720)
+        assert held.max_tiles == layout.max_tiles
+        assert held.canvas.fps >= 15
+    assert overload.step is RECORDED_STEPS[-1]
+    assert [step.viewers for step in RECORDED_STEPS] == ["high", "high", "high", "medium", "low"]
+
+
+def test_a_recording_that_begins_gives_the_canvas_back_at_once() -> None:
+    overload = Overload()
+    run(overload, 60, lambda _: replace(CALM, canvas_s=2.0))
+    assert overload.step is STEPS[-1]
+    overload.set_recorded(True)
+    assert overload.step is RECORDED_STEPS[-1]
+    assert overload.full
+    overload.set_recorded(False)
+    assert overload.step is STEPS[len(RECORDED_STEPS) - 1]
+
+
+def test_pictures_left_out_are_told_until_there_have_been_none_for_a_while() -> None:
+    overload = Overload(acts=False)
+    run(overload, 3, lambda _: CALM)
+    assert not overload.holes
+    run(overload, 1, lambda _: replace(CALM, frames=27, frames_dropped=3), start=3)
+    assert overload.holes
+    run(overload, round(WHOLE_S) - 1, lambda _: replace(CALM, frames=29, frames_dropped=1), start=4)
+    assert overload.holes
+    run(overload, 1, lambda _: CALM, start=8)
+    assert not overload.holes
+
+
 def test_nobody_comes_in_while_something_is_given_up() -> None:
     overload = Overload()
-    run(overload, 3, lambda _: replace(CALM, canvas_s=1.0))
-    run(overload, 2, lambda _: CALM, start=3)
+    run(overload, 4, lambda _: replace(CALM, canvas_s=1.0))
+    run(overload, 2, lambda _: CALM, start=4)
     assert overload.index == 1
     assert overload.full
 

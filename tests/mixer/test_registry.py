@@ -294,6 +294,55 @@ async def test_a_full_room_takes_nobody_new_but_those_inside_back(d: Desk) -> No
     await d.registry.offer("demo", "whip", BOB, OFFER)
 
 
+async def test_what_a_lost_worker_had_given_up_is_restored_with_the_next_one(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await until(d, "room.degraded", lambda: d.host.say("demo", load(step=2, full=True)))
+    restored = await until(d, "room.restored", lambda: d.host.kill("demo"))
+    assert (restored["step"], restored["name"]) == (0, "full")
+    await until(d, "room.degraded", lambda: d.host.say("demo", load(step=1)))
+
+
+async def test_a_worker_that_had_given_up_nothing_restores_nothing(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await until(d, "speaker.changed", lambda: [d.host.say("demo", load()), _said(d, "demo")])
+    with d.registry.hub.subscribe("demo") as events:
+        d.host.kill("demo")
+        seen = set()
+        async with asyncio.timeout(10):
+            while "room.restarted" not in seen:
+                seen.add((await events.get()).type)
+    assert "room.restored" not in seen
+
+
+async def test_another_name_of_the_same_step_is_announced(d: Desk) -> None:
+    """A recording begins or ends: something else is given up for the load."""
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    await until(d, "room.degraded", lambda: d.host.say("demo", load(step=3, full=True)))
+    other = load(step=3, full=True).model_copy(update={"name": "viewers-1/2"})
+    told = await until(d, "room.degraded", lambda: d.host.say("demo", other))
+    assert told["name"] == "viewers-1/2"
+
+
+async def test_of_a_burst_on_a_loaded_machine_those_are_refused_for_whom_there_is_no_room() -> None:
+    desk = Desk()
+    desk.registry = Registry(desk.host, desk.desk, SETTINGS.model_copy(update={"cpu_cores": 2.0}))
+    await desk.registry.start()
+    await desk.registry.create_room(RoomCreate(name="demo"))
+    await desk.registry.offer("demo", "whip", ANN, OFFER)
+    busy = load(cores=1.4).model_copy(update={"pressure": 0.7})
+    await until(desk, "speaker.changed", lambda: [desk.host.say("demo", busy), _said(desk, "demo")])
+    camera = OFFER + "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
+    callers = [Caller(f"p{number}", "", "participant", "demo") for number in range(20)]
+    offers = [desk.registry.offer("demo", "whip", caller, camera) for caller in callers]
+    answers = await asyncio.gather(*offers, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, NoCapacity)]
+    assert 0 < len(refused) < 20
+    assert len(refused) > 14, "0.3 of a core was left"
+    assert len(desk.host.open_rooms["demo"].roster) == 21 - len(refused)
+    await desk.registry.offer("demo", "whip", ANN, camera)  # she is inside
+    await desk.registry.drain(grace_s=1)
+
+
 async def test_a_viewer_s_move_is_an_event(d: Desk) -> None:
     await d.registry.offer("demo", "whip", ANN, OFFER)
     moved = protocol.RenditionChanged(session="s1", participant="ann", before="high", rendition="low")

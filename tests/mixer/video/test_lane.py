@@ -11,7 +11,7 @@ import pytest
 
 from mixer.media import EncodedVideo
 from mixer.video.encoder import Vp8Encoder
-from mixer.video.lane import BATCH, MAX_QUEUED, MAX_WAIT_S, DecodeLane
+from mixer.video.lane import BATCH, MAX_QUEUED, MAX_WAIT_S, MOST_AT_ONCE, MOST_FPS, DecodeLane
 from mixer.video.mailbox import Mailbox
 from mixer.video.picture import Picture
 
@@ -108,6 +108,43 @@ def test_many_at_once_are_no_overflow_but_a_decoder_that_is_late_is(clip: list[E
     assert bench.now - 15 / 30 > MAX_WAIT_S
     assert bench.asked == 1
     assert bench.lane.depth == 0
+
+
+@pytest.mark.parametrize("all_keyframes", [False, True])
+def test_who_sends_400_pictures_a_second_costs_what_72_do(
+    clip: list[EncodedVideo], all_keyframes: bool
+) -> None:
+    """The sender answers each request for a keyframe."""
+    bench, seconds, answered = Bench(), 10, 0
+    for number in range(400 * seconds):
+        bench.now = number / 400
+        keyframe = all_keyframes or not number or bench.asked > answered
+        answered = bench.asked
+        bench.lane.push(clip[0] if keyframe else clip[1 + number % 29])
+        bench.pool.run()
+    lane = bench.lane
+    assert lane.decoded <= MOST_AT_ONCE + MOST_FPS * seconds
+    assert lane.decoded > 0.9 * MOST_FPS * seconds, "it is shown, if not smoothly"
+    assert lane.excess > 0.7 * 400 * seconds
+    assert lane.dropped + lane.decoded == 400 * seconds
+    assert lane.failed == 0, "nothing is decoded whose reference was left out"
+    if not all_keyframes:
+        assert 0 < bench.asked <= 2 * seconds + 1, "not a keyframe for each that was left out"
+
+
+@pytest.mark.parametrize("fps", [30, 60])
+def test_a_camera_s_rate_is_never_too_much_even_after_a_second_of_nothing(
+    clip: list[EncodedVideo], fps: int
+) -> None:
+    bench = Bench()
+    for number in range(fps * 20):
+        second = number // fps
+        # every other second's pictures come together, at its end
+        bench.now = float(second + 1) if second % 2 else number * 1.001 / fps
+        bench.lane.push(clip[number % 30])
+        bench.pool.run()
+    assert (bench.lane.excess, bench.lane.dropped, bench.asked) == (0, 0, 0)
+    assert bench.lane.decoded == fps * 20
 
 
 def test_what_is_not_shown_is_not_decoded_and_comes_back_with_a_keyframe(clip: list[EncodedVideo]) -> None:
