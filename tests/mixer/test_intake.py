@@ -13,7 +13,7 @@ from mixer.audio.bridge import AudioBridge
 from mixer.audio.opus import OpusEncoder
 from mixer.audio.speaker import GATE_DBOV, level_dbov
 from mixer.avsync import DECODED_S
-from mixer.intake import SCREEN_SUFFIX, Intake
+from mixer.intake import REFUSAL_TOLD_S, SCREEN_SUFFIX, Intake
 from mixer.media import EncodedVideo
 from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
@@ -110,6 +110,30 @@ async def test_who_sends_4k_is_told_and_the_figures_say_why_it_is_not_seen(intak
     intake.show({"a": TILE}, 1.0)
     intake.show({"a": TILE}, 1.2)
     assert sender.peer.told == [("camera", TILE), ("camera", UNSEEN)], "and no keyframe is asked for"
+
+
+async def test_a_refusal_is_told_now_and_then_and_only_while_there_are_more(intake: Intake) -> None:
+    camera = join(intake, "a")
+    intake.show({"a": TILE}, 0.0)
+    assert intake.refusals(0.0) == []
+
+    async def send(count: int, *, screen: bool = False) -> None:
+        lane_of = "a" + SCREEN_SUFFIX * screen
+        for _ in range(count):
+            before = intake._lanes[lane_of].refusals if lane_of in intake._lanes else 0
+            intake.saw(camera, EncodedVideo("VP8", HUGE, 0, True), screen=screen)  # type: ignore[arg-type]
+            await until(lambda: intake._lanes[lane_of].refusals > before, "the refusal")  # noqa: B023
+
+    await send(1)
+    ((source, reason),) = intake.refusals(1.0)
+    assert source == "a"
+    assert "4096×2160" in reason
+    await send(3)
+    assert intake.refusals(1.0 + REFUSAL_TOLD_S / 2) == []
+    assert len(intake.refusals(1.0 + REFUSAL_TOLD_S)) == 1
+    assert intake.refusals(1.0 + 3 * REFUSAL_TOLD_S) == [], "nothing came since"
+    await send(1, screen=True)
+    assert [source for source, _ in intake.refusals(1.1)] == ["a" + SCREEN_SUFFIX]
 
 
 async def test_while_tracks_are_kept_who_is_not_seen_sends_a_picture_too(intake: Intake) -> None:

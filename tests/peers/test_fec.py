@@ -1,4 +1,4 @@
-"""In-band FEC in packets of 60 ms, as `audio` has it where the line loses: browsers find lost words in the next one."""
+"""In-band FEC in packets of 60 ms, as `audio` has on a line that loses: browsers find lost words in the next one."""
 
 from __future__ import annotations
 
