@@ -298,7 +298,7 @@ def test_the_pure_parts_of_the_scripts() -> None:
       {id: "b", name: "Bob", there: [[1, 20]], speaks: [[5, 10]]}]);
     assert.deepEqual(loudest.holes, [[6, 6], [7, 9]]);
     const exact = tracks([said(0, "join", "a"), said(1, "speaking", "a"), said(1, "speaker", "a"),
-      said(2, "speaking", "b"),
+      said(2, "speaking", "b"), said(2, "pause"), said(2, "resume", undefined, {duration: 3}),
       said(3, "silent", "a"), said(4, "silent", "a"), said(9, "speaking", "a")], 10);
     assert.deepEqual(exact.rows.map(row => row.speaks), [[[1, 3], [9, 10]], [[2, 10]]]);
     assert.deepEqual(tracks([], 10), {rows: [], holes: []});
