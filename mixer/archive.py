@@ -16,7 +16,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     listing = command("ls", _ls, "List recordings, newest first", one=False)
     for name, text in (
-        ("room", "of this room"), ("from", "not before this date or time"), ("to", "before this date or time"),
+        ("room", "of this room"), ("from", "not before this date or time"), ("to", "not after this date or time"),
         ("q", "words of note, room, people"), ("participant", "words of a participant's name, or the id"),
     ):  # fmt: skip
         listing.add_argument(f"--{name}", dest=f"{name}_" if name == "from" else name, help=text)
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command("hold", _hold, "Place a legal hold").add_argument("--reason", required=True)
     command("release", _release, "End a legal hold").add_argument("--reason", default="")
     command("retain", _retain, "Keep a recording at least until a date").add_argument(
-        "--until", required=True, metavar="DATE", help="a date, a time, or none"
+        "--until", required=True, metavar="DATE", help="a date (to its end), a time, or none"
     )
     command("delete", _delete, "Delete a recording; leaves a signed tombstone").add_argument(
         "--reason", required=True
@@ -140,7 +140,7 @@ def _found(holdings: Holdings, args: argparse.Namespace, limit: int) -> Iterator
     while left:
         page = holdings.archive.search(
             Query(
-                room=args.room, from_=_moment(args.from_), to=_moment(args.to), q=args.q, participant=args.participant,
+                room=args.room, from_=_moment(args.from_), to=_end(args.to), q=args.q, participant=args.participant,
                 state=args.state, only=args.only, cursor=cursor, limit=min(left, MAX_LIMIT),
             )
         )  # fmt: skip
@@ -331,7 +331,7 @@ def _release(holdings: Holdings, args: argparse.Namespace) -> int:
 
 
 def _retain(holdings: Holdings, args: argparse.Namespace) -> int:
-    until = None if args.until == "none" else _moment(args.until)
+    until = None if args.until == "none" else _end(args.until)
     info = holdings.custody.retain(args.id, by=_who(), until=until)
     return _decided(holdings, args, "retain", info, until=until)
 
@@ -397,6 +397,21 @@ def _moment(text: str | None) -> str | None:
         raise ConfigError(
             f"{text!r} is neither a date nor a time, like 2026-11-22 or 2026-11-22T10:00:00Z"
         ) from error
+
+
+def _end(text: str | None) -> str | None:
+    """The same of what something ends with: a date alone is meant to its last second, as on the archive page."""
+    if text is None or not _is_date(text):
+        return _moment(text)
+    return _moment(f"{text}T23:59:59")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _duration(seconds: float | None) -> str:

@@ -135,11 +135,24 @@ def _explain(error: ValidationError, origins: Origins) -> str:
 def to_toml(settings: Settings) -> str:
     """The effective tree as TOML with secrets masked. What is not set is a comment, since TOML has no null."""
     tree = settings.model_dump(mode="json")
+    tree["archive"] |= _stores(settings)
     lines = [_toml_line(key, value) for key, value in tree.items() if not isinstance(value, dict)]
     for name, section in tree.items():
         if isinstance(section, dict):
             lines += ["", f"[{name}]", *(_toml_line(key, value) for key, value in section.items())]
     return "\n".join(lines) + "\n"
+
+
+def _stores(settings: Settings) -> dict[str, str]:
+    """Endpoints and regions that follow from a provider's name: who is meant is what an operator looks up here."""
+    if not settings.archive.url:
+        return {}
+    places = settings.archive.places()
+    found: dict[str, str] = {}
+    for which, place in (("", places.first), ("second_", places.second)):
+        if place is not None and not place.folder:
+            found |= {f"{which}endpoint": place.endpoint, f"{which}region": place.region}
+    return found
 
 
 def _toml_line(key: str, value: Any) -> str:

@@ -14,7 +14,8 @@ from mixer.protocol import RosterEntry
 from mixer.rtp.line import LineState
 from mixer.rtp.packet import RtpPacket
 from mixer.video.rendition import RENDITIONS, Rendition
-from mixer.webrtc.peer import Peer, PeerFactory
+from mixer.webrtc.peer import Peer
+from mixer.webrtc.peers import PeerFactory
 
 # `auto` begins where a line that turns out narrow is not stuffed for seconds: a keyframe of `medium` is 19 kB, of
 # `high` 75. It also measures the line, so a good one is at `high` half a second later. Sound alone needs no such care.

@@ -14,6 +14,35 @@ from typing import Any, Final
 HISTORY: Final = 1000  # events kept for a client that reconnects with Last-Event-ID
 BACKLOG: Final = 500  # events a listener may lag behind before its stream is closed; it resumes by id
 
+# What there is, and what ``data`` of it holds. docs/events.md and the OpenAPI are made from this.
+EVENTS: Final[dict[str, str]] = {
+    "room.created": "the room, as `GET /v1/rooms/{room}` shows it",
+    "room.updated": "the same",
+    "room.ended": "nothing",
+    "room.interrupted": "`detail`: its worker died; whoever was in it may come back",
+    "room.restarted": "`epoch`: another worker carries on",
+    "room.degraded": "`step`, `name`, `cause`, `pressure`: quality fell by a step of overload",
+    "room.restored": "the same: it is back by a step",
+    "participant.joined": "the participant, as the list of participants shows it",
+    "participant.updated": "the same: muted, renamed, hand, …",
+    "participant.left": "the same, and `reason`",
+    "speaker.changed": "`speaking`: ids of who is heard; `speaker`: who has the floor, or null",
+    "layout.changed": "`version`, `preset`, `by`",
+    "viewer.rendition": "`id`, `session`, `before`, `rendition`: a viewer at `auto` was moved",
+    "recording.started": "`recording`, `by`; likewise all of the following have `recording`, its id",
+    "recording.paused": "`by`",
+    "recording.resumed": "`by`",
+    "recording.stopped": "`reason`; it is being sealed",
+    "recording.archived": "`complete`, `reason`: every file is in the archive and was read back",
+    "recording.failed": "`complete`, `reason`: nothing of it could be kept",
+    "recording.alert": "`kind`, `reason`: what the recorder complains of, as a full disk; `recording` may be null",
+    "recording.damaged": "`files`: not as they were sealed, when they were read again",
+    "recording.hold": "`by`, `reason`",
+    "recording.release": "`by`, `reason`: of the hold",
+    "recording.retain": "`by`, `until`, or null",
+    "recording.delete": "`by`, `reason`",
+}
+
 
 class Overflow(Exception):
     """The listener fell ``BACKLOG`` events behind; it must subscribe again."""
@@ -84,7 +113,9 @@ class EventHub:
         self.overflows = 0
 
     def publish(self, event_type: str, room: str, **data: Any) -> RoomEvent:
-        """Tell everybody."""
+        """Tell everybody. ``event_type``: one of `EVENTS`; ValueError for another one."""
+        if event_type not in EVENTS:
+            raise ValueError(f"there is no event {event_type!r}")
         event = RoomEvent(str(next(self._numbers)), event_type, room, datetime.now(UTC), data)
         self._history.append(event)
         for subscription in self._subscriptions:

@@ -22,6 +22,7 @@ from mixer.host.port import RoomHost
 from mixer.live_recordings import LiveRecordings, RecordingDesk
 from mixer.relay_book import RelayBook
 from mixer.room import Participant, ParticipantPatch, Room, RoomCreate, RoomPatch
+from mixer.room_shelf import KeptRoom, RoomShelf
 from mixer.sessions import Caller, Session, SessionCreated, Sessions
 from mixer.video.layout import LayoutBody, check
 from mixer.workers import Workers
@@ -36,7 +37,7 @@ MAX_ROOMS: Final = 1000
 
 
 class Registry:
-    """See the module. Single loop; ``start`` first, ``drain`` last."""
+    """See the module. Single loop; ``start`` first, ``drain`` last. ``shelf``: where rooms outlive the server."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Registry:
         auto_create: bool = False,
         max_participants: int = 100,
         relay_book: RelayBook | None = None,
+        shelf: RoomShelf | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._host = host
@@ -55,6 +57,8 @@ class Registry:
         self._book = relay_book or RelayBook()
         self.hub = EventHub()
         self._rooms: dict[str, Room] = {}
+        self._shelf = shelf
+        self._shelving = asyncio.Lock()  # one file at a time, so that the newest state is the one that stays
         self._sessions = Sessions(self._book)
         self._workers = Workers(host, settings, self._book, self.hub)
         self._recordings = LiveRecordings(desk, self._workers, self.hub)
@@ -68,7 +72,9 @@ class Registry:
     # --- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to listen to workers and to sweep."""
+        """Take the rooms from the shelf, begin to listen to workers and to sweep."""
+        if self._shelf is not None:
+            self._rooms |= {room.name: room for room in await asyncio.to_thread(self._shelf.load)}
         self._tasks = [
             asyncio.create_task(self._listen(), name="registry events"),
             asyncio.create_task(self._sweep_forever(), name="registry sweep"),
@@ -116,6 +122,7 @@ class Registry:
         room = Room.create(body, self._now(), by=by)
         self._rooms[body.name] = room
         self.hub.publish("room.created", room.name, **room.public())
+        await self._keep(room)
         return room
 
     async def change_room(self, name: str, patch: RoomPatch) -> Room:
@@ -126,6 +133,7 @@ class Registry:
             if value is not None or key in {"pin", "moderator_pin"}:
                 setattr(room, key, value)
         self.hub.publish("room.updated", name, **room.public())
+        await self._keep(room)
         return room
 
     async def end_room(self, name: str) -> None:
@@ -138,6 +146,21 @@ class Registry:
         self._sessions.drop_all(self._sessions.in_room(name), self._clock())
         self._recordings.forget(room)
         self.hub.publish("room.ended", name)
+        await self._keep(room)
+
+    async def _keep(self, room: Room) -> None:
+        """Put the room on the shelf as it is, or take it off when it has ended. A disk that refuses ends no meeting."""
+        if self._shelf is None:
+            return
+        async with self._shelving:
+            now = self._rooms.get(room.name)  # by now the name may be free, or another room's
+            try:
+                if now is None:
+                    await asyncio.to_thread(self._shelf.forget, room.name)
+                else:
+                    await asyncio.to_thread(self._shelf.keep, KeptRoom.of(now))
+            except OSError as error:
+                log.error("room.not_kept", room=room.name, reason=str(error))  # noqa: TRY400 - the reason is said
 
     # --- sessions -------------------------------------------------------------------------------------------
 
@@ -246,6 +269,7 @@ class Registry:
         version = room.set_layout(body, self._now(), by=by).version
         await self._workers.tell(room.name, protocol.SetLayout(version=version, layout=body))
         self.hub.publish("layout.changed", room_name, version=version, preset=body.preset, by=by)
+        await self._keep(room)
         return version
 
     async def roll_back(self, room_name: str, version: int, *, by: str) -> int:

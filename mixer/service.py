@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import ssl
 import sys
 import threading
@@ -20,6 +21,7 @@ from aiohttp import web
 from mixer import protocol
 from mixer.errors import AlreadyRecording, ConfigError, NoCapacity
 from mixer.events import EventHub
+from mixer.homecoming import Homecoming
 from mixer.host.process import ProcessHost
 from mixer.http.app import build_app
 from mixer.live_recordings import DeskState
@@ -27,6 +29,7 @@ from mixer.priority import lower
 from mixer.registry import Registry
 from mixer.relay import RelayProcess
 from mixer.relay_book import RelayBook
+from mixer.room_shelf import RoomShelf
 from mixer.settings import ArchiveSettings, Settings
 from recording.archive import Archive
 from recording.errors import EndpointRefused, RecordingLive, StoreError, WrongState
@@ -45,6 +48,7 @@ RELAY_DRAIN_S: Final = 1.0  # who it served is hung up by then: nothing is left 
 ARCHIVER_RESTART_S: Final = 1.0
 KEEPER_DRAIN_S: Final = 3.0  # it copies the audit log once more; what it does not get to, the next start does
 KEEPER_EVERY_S: Final = 1.0
+HOMECOMING_EVERY_S: Final = 1.0  # one indexed query; recordings take seconds from stop to archived
 KEEPER_NICE: Final = 15  # nobody waits for it
 
 
@@ -177,6 +181,22 @@ class KeeperThread:
             )
 
 
+async def _announce(homecoming: Homecoming, hub: EventHub) -> None:
+    """Events of recordings that are archived, or given up; until cancelled."""
+    while True:
+        try:
+            home = await asyncio.to_thread(homecoming.step)
+        except (
+            sqlite3.Error
+        ) as error:  # a disk that is full or gone: the next look tells what this one missed
+            log.warning("homecoming.index", error=str(error))
+            home = []
+        for info in home:
+            told = {"complete": info.complete, "reason": info.reason}
+            hub.publish(f"recording.{info.state}", info.room, recording=info.id, **told)
+        await asyncio.sleep(HOMECOMING_EVERY_S)
+
+
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     """The whole service, up: yields the base URLs it listens on, drains at the end.
@@ -191,7 +211,8 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
     data = settings.data_dir
     try:
         holdings = Holdings.open(data, open_both(places), mode=settings.archive.retention_mode)
-    except StoreError as error:
+        shelf = RoomShelf(data / "rooms")
+    except (StoreError, OSError) as error:
         raise ConfigError(f"data_dir: {error}") from error
     host = ProcessHost()
     book = RelayBook()
@@ -211,11 +232,13 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         auto_create=settings.rooms.auto_create,
         max_participants=settings.rooms.max_participants,
         relay_book=book,
+        shelf=shelf,
     )
     archiver = ArchiverProcess(data / "spool", places, data / "index.sqlite")
     keeper = KeeperThread(holdings, settings.archive, registry.hub)
     app = build_app(registry, holdings, settings, relay=relay, relay_book=book)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    announcing: asyncio.Task[None] | None = None
     try:
         if relay is not None:
             await relay.start()  # first: it is what most often cannot have its port
@@ -223,9 +246,14 @@ async def serving(settings: Settings) -> AsyncIterator[list[str]]:
         await registry.start()
         await archiver.start()
         keeper.start()
+        announcing = asyncio.create_task(
+            _announce(Homecoming(holdings.index), registry.hub), name="homecoming"
+        )
         await runner.setup()
         yield await _listen(runner, settings)
     finally:
+        if announcing is not None:
+            announcing.cancel()
         if relay is not None:
             relay.drain()
         await registry.drain(grace_s=ROOMS_DRAIN_S)

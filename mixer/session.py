@@ -32,7 +32,7 @@ from mixer.video.demand import demands
 from mixer.video.frame_clock import FrameClock
 from mixer.video.layout import LayoutBody, Source, Tile, arrange, predict_cost
 from mixer.video.rendition import RENDITIONS, Rendition
-from mixer.webrtc.peer import PeerFactory
+from mixer.webrtc.peers import PeerFactory
 
 log = structlog.get_logger(__name__)
 

@@ -123,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--orphan-after", type=float, default=ORPHAN_AFTER_S, metavar="SECONDS")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent process has ended")
     options = parser.parse_args(arguments)
+    _write_logs()
     stop = threading.Event()
 
     def asked(number: int, _: object) -> None:
@@ -146,6 +147,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.error("archiver_stopped", detail=str(error))
         return 1
     return 0
+
+
+def _write_logs() -> None:
+    """To standard error like the server's own, whose lines they stand among: JSON, or readable at a terminal."""
+    console = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer()
+            if console
+            else structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 if __name__ == "__main__":

@@ -172,6 +172,8 @@ class Authenticator:
             raise NotAuthenticated("the token has expired") from None
         except jwt.ImmatureSignatureError:
             raise NotAuthenticated("the token is not valid yet") from None
+        except jwt.MissingRequiredClaimError as error:
+            raise NotAuthenticated(f"the token's claims are wrong: {error.claim}") from None
         except ValidationError as error:
             wrong = ", ".join(sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]}))
             raise NotAuthenticated(f"the token's claims are wrong: {wrong}") from None

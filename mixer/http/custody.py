@@ -12,7 +12,8 @@ from mixer.events import EventHub
 from mixer.http.auth import ARCHIVIST, covers, one_of, require_room
 from mixer.http.bodies import json_response, read_model, validate_query
 from mixer.http.holdings import RECORDING, Desk, public
-from mixer.http.routing import CALLER, OBJECT, Answer, Query, Route, json_answer
+from mixer.http.routing import CALLER, Answer, Query, Route, json_answer
+from mixer.http.schemas import AUDIT, DELETION, TOMBSTONE
 from recording import audit
 from recording.errors import Bound, RecordingMissing
 from recording.keys import rfc3339
@@ -99,12 +100,12 @@ class CustodyRoutes:
             ),
             Route(
                 "DELETE", one, self._delete, "Delete a recording; refused while a hold or its retention binds", tag,
-                ARCHIVIST, (json_answer(200, "The tombstone", OBJECT),), body={_JSON: DeletionBody},
-                body_required=False, errors=(409, 503),
+                ARCHIVIST, (json_answer(200, "The tombstone; signed it is at …/tombstone", DELETION),),
+                body={_JSON: DeletionBody}, body_required=False, errors=(409, 503),
             ),
             Route(
                 "GET", one + "/tombstone", self._tombstone, "The signed tombstone of a deleted recording", tag,
-                _FETCH, (json_answer(200, "act, key (fingerprint), signature (Ed25519, hex)", OBJECT),),
+                _FETCH, (json_answer(200, "act, key (fingerprint), signature (Ed25519, hex)", TOMBSTONE),),
                 errors=(409, 503),
             ),
             Route(
@@ -113,7 +114,7 @@ class CustodyRoutes:
             ),
             Route(
                 "GET", "/v1/audit", self._audit, "The audit log, newest first", tag, ARCHIVIST,
-                (json_answer(200, "items, and the cursor of the next page or null", OBJECT),),
+                (json_answer(200, "items, and the cursor of the next page or null", AUDIT),),
                 query=(
                     Query("recording", "Only lines about this recording"),
                     Query("cursor", "Where the page before ended"),

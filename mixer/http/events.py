@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from mixer.errors import InvalidBody, NoCapacity
-from mixer.events import Overflow, RoomEvent
+from mixer.events import EVENTS, Overflow, RoomEvent
 from mixer.http.auth import VIEWER, require_room
 from mixer.http.routing import CALLER, Answer, Query, Route
 from mixer.registry import Registry
@@ -18,6 +18,13 @@ from mixer.registry import Registry
 HEARTBEAT_S: Final = 15.0  # proxies close what is silent for 30 to 60 s
 RETRY_MS: Final = 2000  # how soon a client comes back after the stream ended
 MAX_STREAMS: Final = 1000  # each holds a socket and a queue of events
+
+_STREAM: Final = "\n".join(
+    (
+        "A stream of events; each line of data is {id, type, room, time, data}. Types, and their data:\n",
+        *(f"- `{kind}`: {data}" for kind, data in EVENTS.items()),
+    )
+)
 
 
 class EventRoutes:
@@ -38,7 +45,7 @@ class EventRoutes:
         return [
             Route(
                 "GET", "/v1/events", self._listen, "Server-Sent Events of one room, or of all", "events", VIEWER,
-                (Answer(200, "A stream of events; data is {id, type, room, time, data}", {"text/event-stream": None}),),
+                (Answer(200, _STREAM, {"text/event-stream": None}),),
                 query=(Query("room", "Only this room's; default: all that the token covers"),),
                 errors=(404, 422, 503), head=False,
             ),

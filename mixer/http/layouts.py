@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixer.http.auth import ANYONE, MODERATOR, VIEWER
 from mixer.http.bodies import json_response, read_json, read_model
-from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Route, json_answer
+from mixer.http.routing import CALLER, Answer, Route, json_answer
+from mixer.http.schemas import LAYOUT, LAYOUT_VERSIONS, PRESETS, PREVIEW, VERSION
 from mixer.registry import Registry
 from mixer.video.layout import LayoutBody, parse_layout, presets
 
 _JSON: Final = "application/json"
-_VERSION: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {"version": {"type": "integer"}},
-    "required": ["version"],
-}
 
 
 class Rollback(BaseModel):
@@ -38,15 +34,15 @@ class LayoutRoutes:
     def routes(self) -> list[Route]:
         """The table."""
         layout = "/v1/rooms/{room}/layout"
-        version = json_answer(200, "The version now in force", _VERSION)
+        version = json_answer(200, "The version now in force", VERSION)
         return [
             Route(
                 "GET", "/v1/layouts", self._presets, "The presets with their geometry", "layouts", ANYONE,
-                (json_answer(200, "Presets", OBJECTS),),
+                (json_answer(200, "Presets", PRESETS),),
             ),
             Route(
                 "GET", layout, self._read, "The layout in force, with its version", "layouts", VIEWER,
-                (json_answer(200, "The layout body and its version", OBJECT),),
+                (json_answer(200, "The layout body and its version", LAYOUT),),
             ),
             Route(
                 "PUT", layout, self._replace, "Replace the layout at the next frame", "layouts", MODERATOR,
@@ -54,7 +50,7 @@ class LayoutRoutes:
             ),
             Route(
                 "GET", layout + "/versions", self._versions, "The layout's history, newest first", "layouts",
-                MODERATOR, (json_answer(200, "Versions", OBJECTS),),
+                MODERATOR, (json_answer(200, "Versions", LAYOUT_VERSIONS),),
             ),
             Route(
                 "POST", layout + "/rollback", self._roll_back,
@@ -64,7 +60,7 @@ class LayoutRoutes:
             Route(
                 "POST", layout + "/preview", self._preview,
                 "What a layout would look like now; with Accept: application/json its rectangles and cost", "layouts",
-                MODERATOR, (Answer(200, "The preview", {"image/png": None, _JSON: OBJECT}),),
+                MODERATOR, (Answer(200, "The preview", {"image/png": None, _JSON: PREVIEW}),),
                 body={_JSON: LayoutBody}, errors=(503,),
             ),
         ]  # fmt: skip

@@ -24,7 +24,8 @@ from mixer.errors import MosaiqueError
 from mixer.http.auth import ADMIN
 from mixer.http.bodies import json_response
 from mixer.http.events import EventRoutes
-from mixer.http.routing import CALLER, OBJECT, Answer, Route, json_answer
+from mixer.http.routing import CALLER, Answer, Route, json_answer
+from mixer.http.schemas import WELL
 from mixer.registry import Registry
 from mixer.relay import Relay
 from recording.holdings import Holdings
@@ -237,11 +238,11 @@ class MetricRoutes:
             ),
             Route(
                 "GET", "/healthz", self._alive, "Whether the process answers", "operation", None,
-                (json_answer(200, "It does", OBJECT),),
+                (json_answer(200, "It does", WELL),),
             ),
             Route(
                 "GET", "/readyz", self._ready, "Whether new sessions are taken", "operation", None,
-                (json_answer(200, "They are", OBJECT),), errors=(503,),
+                (json_answer(200, "They are", WELL),), errors=(503,),
             ),
         ]  # fmt: skip
 

@@ -17,7 +17,8 @@ from mixer.http.bodies import json_response, validate_query
 from mixer.http.holdings import Desk, translated
 from mixer.http.problems import problem_of
 from mixer.http.ranges import select
-from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Query, Route, json_answer
+from mixer.http.routing import CALLER, Answer, Query, Route, json_answer
+from mixer.http.schemas import FILES, VERIFICATION
 from recording.archive import StoredFile
 from recording.audit import MAX_NAMED
 from recording.fixity import Verification, damaged
@@ -77,7 +78,7 @@ class PackageRoutes:
             ),
             Route(
                 "GET", one + "/files", self._files, "All files of the package", tag, ARCHIVIST,
-                (json_answer(200, "Files", OBJECTS),), errors=(409,),
+                (json_answer(200, "Files", FILES),), errors=(409,),
             ),
             Route(
                 "GET", one + "/files/{path:.+}", self._file, "One file of the package", tag, _FETCH, file("*/*"),
@@ -92,7 +93,8 @@ class PackageRoutes:
                 (
                     Answer(
                         200, "Whether all is as it was, and each file; as events: `progress` {path, done, total in "
-                        "bytes} now and then, then `result`, or `problem`", {"application/json": OBJECT, _STREAM: None},
+                        "bytes} now and then, then `result`, or `problem`",
+                        {"application/json": VERIFICATION, _STREAM: None},
                     ),
                 ),
                 errors=(409, 503),

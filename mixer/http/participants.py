@@ -9,7 +9,9 @@ from aiohttp import web
 from mixer.errors import NotAllowed
 from mixer.http.auth import MODERATOR, PARTICIPANT, VIEWER
 from mixer.http.bodies import json_response, no_content, read_model
-from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Route, json_answer
+from mixer.http.routing import CALLER, Answer, Route, json_answer
+from mixer.http.schemas import PARTICIPANT as PERSON
+from mixer.http.schemas import PARTICIPANTS
 from mixer.registry import Registry
 from mixer.room import ParticipantPatch
 
@@ -31,13 +33,13 @@ class ParticipantRoutes:
         return [
             Route(
                 "GET", people, self._list, "The roster, in join order", "participants", VIEWER,
-                (json_answer(200, "Participants", OBJECTS),),
+                (json_answer(200, "Participants", PARTICIPANTS),),
             ),
             Route(
                 "PATCH", people + "/{id}", self._change,
                 "Mute, rename, set the volume, clean the voice, raise a hand, keep out of recordings; "
                 "a participant: of themself only",
-                "participants", PARTICIPANT, (json_answer(200, "The participant", OBJECT),),
+                "participants", PARTICIPANT, (json_answer(200, "The participant", PERSON),),
                 body={"application/json": ParticipantPatch},
             ),
             Route(

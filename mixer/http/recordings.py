@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from mixer.http.auth import ARCHIVIST, MODERATOR, one_of, require, require_room
 from mixer.http.bodies import json_response, read_model, validate_query
 from mixer.http.holdings import RECORDING, RECORDINGS, Desk, public, translated
-from mixer.http.routing import CALLER, OBJECT, Query, Route, json_answer
+from mixer.http.routing import CALLER, Query, Route, json_answer
+from mixer.http.schemas import STARTED
 from mixer.registry import Registry
 from recording import rows
 from recording.archive import MAX_NOTE
@@ -107,12 +108,12 @@ class RecordingRoutes:
         return [
             Route(
                 "POST", "/v1/rooms/{room}/recordings", self._start, "Start recording a room", tag, MODERATOR,
-                (json_answer(201, "Its id and state", OBJECT),), body={_JSON: RecordingStart}, body_required=False,
+                (json_answer(201, "Its id and state", STARTED),), body={_JSON: RecordingStart}, body_required=False,
                 errors=(409, 503),
             ),
             Route(
                 "PATCH", one, self._change, "Pause, resume or stop a live recording; or give one another note", tag,
-                _KEEPERS, (json_answer(200, "Its id and state; with another note the recording", OBJECT),),
+                _KEEPERS, (json_answer(200, "Its id and state; with another note the recording", STARTED),),
                 body={_JSON: RecordingChange}, errors=(409, 503),
             ),
             Route(

@@ -21,7 +21,8 @@ from mixer.http.auth import (
     require_room,
 )
 from mixer.http.bodies import json_response, no_content, read_model
-from mixer.http.routing import CALLER, OBJECT, OBJECTS, Answer, Route, json_answer
+from mixer.http.routing import CALLER, Answer, Route, json_answer
+from mixer.http.schemas import ROOM, ROOMS, STATS
 from mixer.registry import Registry
 from mixer.room import MAX_NAME, Role, RoomCreate, RoomPatch
 
@@ -69,16 +70,16 @@ class RoomRoutes:
     def routes(self) -> list[Route]:
         """The table."""
         one = "/v1/rooms/{room}"
-        room = json_answer(200, "The room", OBJECT)
+        room = json_answer(200, "The room", ROOM)
         return [
             Route(
                 "POST", "/v1/rooms", self._create, "Make a room", "rooms", ADMIN,
-                (Answer(201, "The room", {"application/json": OBJECT}, {"Location": "The room's URL"}),),
+                (Answer(201, "The room", {"application/json": ROOM}, {"Location": "The room's URL"}),),
                 body={"application/json": RoomCreate}, errors=(409, 503),
             ),
             Route(
                 "GET", "/v1/rooms", self._list, "The rooms that the token covers, by name", "rooms", MODERATOR,
-                (json_answer(200, "Rooms", OBJECTS),),
+                (json_answer(200, "Rooms", ROOMS),),
             ),
             Route("GET", one, self._read, "Read a room", "rooms", VIEWER, (room,)),
             Route(
@@ -99,7 +100,7 @@ class RoomRoutes:
             ),
             Route(
                 "GET", one + "/stats", self._stats, "Counters of participants, renditions, ticks and queues", "rooms",
-                MODERATOR, (json_answer(200, "Counters", OBJECT),), errors=(503,),
+                MODERATOR, (json_answer(200, "Counters", STATS),), errors=(503,),
             ),
         ]  # fmt: skip
 

@@ -71,10 +71,6 @@ def json_answer(status: int, description: str, schema: type[BaseModel] | Mapping
     return Answer(status, description, {"application/json": schema})
 
 
-OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
-OBJECTS: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "object"}}
-
-
 def install(app: web.Application, routes: Iterable[Route], auth: Authenticator) -> None:
     """Add each route with its guard."""
     for route in routes:

@@ -82,7 +82,7 @@ class SignallingRoutes:
             Route(
                 "POST", endpoint, self._offer, f"{verb} a room: an SDP offer in, the answer out", kind,
                 self._access, (created,),
-                body={SDP: None}, query=query, errors=(400, 406, 415, 503),
+                body={SDP: None}, query=query, errors=(400, 406, 415, 422, 503),
             ),
             Route(
                 "OPTIONS", endpoint, self._options, "What this endpoint accepts", kind, None,
@@ -95,7 +95,7 @@ class SignallingRoutes:
             ),
             Route(
                 "PATCH", session, self._trickle, "Add ICE candidates (RFC 8840)", kind, VIEWER,
-                (Answer(204, "Added"),), body={FRAGMENT: None}, errors=(400, 406, 412, 415),
+                (Answer(204, "Added"),), body={FRAGMENT: None}, errors=(400, 406, 412, 415, 422),
             ),
             Route("DELETE", session, self._hang_up, "End the session", kind, VIEWER, (Answer(200, "Ended"),)),
             Route(

@@ -10,6 +10,9 @@ from mixer.rtp.unwrap import Unwrapper
 KEPT_S: Final = (
     0.5  # a packet that is overtaken by half a second is as good as lost to the sender's arithmetic
 )
+A_REPORT: Final = (
+    400  # packets of one: 2.3 bytes each at worst, so that with SRTCP it fits every path (RFC 8831: 1200)
+)
 _JUMP: Final = MAX_PACKETS  # sequence numbers; more at once is a sender that started again
 
 
@@ -53,7 +56,7 @@ class ArrivalLog:
         return self._fresh
 
     def report(self, *, sender_ssrc: int, media_ssrc: int, now: float) -> list[TransportFeedback]:
-        """All that came since the last call; several reports when two arrivals are over 8 s apart."""
+        """All that came since the last call; several reports for many packets, or two that came over 8 s apart."""
         if self._base is None or not self._fresh:
             return []
         reports: list[TransportFeedback] = []
@@ -65,7 +68,8 @@ class ArrivalLog:
                 deltas.append(None)
                 continue
             ticks = round(at / TICK_S)
-            if last is not None and not -0x8000 <= ticks - last <= 0x7FFF:
+            apart = last is not None and not -0x8000 <= ticks - last <= 0x7FFF
+            if apart or (last is not None and number - base >= A_REPORT):
                 reports.append(self._feedback(sender_ssrc, media_ssrc, base, reference, deltas))
                 base, deltas, last = number, [], None
             if last is None:

@@ -14,7 +14,6 @@ clock that tests can replace; only the connection set-up uses the loop's own tim
 from __future__ import annotations
 
 import asyncio
-import datetime
 import functools
 import itertools
 import random
@@ -24,12 +23,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from mixer.errors import ConfigError, Conflict
+from mixer.errors import Conflict
 from mixer.fanout import PacketizedVideo
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo, Kind, VideoCodec
-from mixer.protocol import MediaSocket
 from mixer.rtp.line import LineState
-from mixer.rtp.pacing import SLOT_S
 from mixer.rtp.packet import RtpPacket, parse_rtp
 from mixer.rtp.rtcp import (
     FullIntraRequest,
@@ -55,11 +52,10 @@ from mixer.webrtc.sdpfrag import parse_fragment
 from mixer.webrtc.udp import UdpPort
 
 POLL_S: Final = 0.02  # a NACK waits at most one audio tick
-PATIENT_ROUNDS: Final = 5  # who sends no picture loses nothing that is asked for again: 100 ms, as `LINE_S`
+URGENT_S: Final = (
+    0.005  # between two requests at a gap: a sender with a gap a packet would cost an answer a packet
+)
 LINE_S: Final = 0.1  # as often as peers report on it
-CONNECT_TIMEOUT_S: Final = 15.0  # aioice never gives up by itself without end-of-candidates
-SILENCE_TIMEOUT_S: Final = 30.0  # RFC 7675 section 5.1: consent ends after 30 s
-CERTIFICATE_RENEWAL: Final = datetime.timedelta(days=10)  # before the 30 days of an aiortc certificate end
 
 
 class PeerSink(Protocol):
@@ -84,125 +80,40 @@ class PeerSink(Protocol):
         """Once, whoever closed it; not when ``accept`` raised."""
 
 
-class PeerFactory:
-    """What the peers of one worker share: the UDP port, the certificate, the timers.
+class Home(Protocol):
+    """What the peers of one worker share, as far as a peer knows it: `mixer.webrtc.peers.PeerFactory`.
 
-    ``host``: address to bind, or a comma-separated list. ``ports``: where the port may be. ``clock``:
-    seconds, monotonic. ``origin``: its time at room pts 0, for sender reports; without, it is guessed from
-    the media.
+    ``clock``: seconds, monotonic. ``origin``: its time at room pts 0; ``None``: guessed from the media.
     """
 
-    def __init__(
-        self,
-        *,
-        host: str,
-        ports: range,
-        public_ip: str | None = None,
-        origin: float | None = None,
-        connect_timeout_s: float = CONNECT_TIMEOUT_S,
-        silence_timeout_s: float = SILENCE_TIMEOUT_S,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.port = UdpPort(host=host, ports=ports, public_ip=public_ip)
-        self.clock = clock
-        self.origin = origin
-        self.connect_timeout_s = connect_timeout_s
-        self.silence_timeout_s = silence_timeout_s
-        self._certificate: Certificate | None = None
-        self._peers: set[Peer] = set()
-        self._poll_timer: asyncio.TimerHandle | None = None
-        self._poll_round = 0
-        self._pace_timer: asyncio.TimerHandle | None = None
-        self._pacing: set[Peer] = set()
-        self._closed = False
-
-    async def start(self) -> None:
-        """Bind the port. Raises ``ConfigError`` naming the key."""
-        if not len(self.port.ports):
-            raise ConfigError("media.udp_ports: is empty")
-        self.port.open()
-        self._poll()
-
-    async def close(self) -> None:
-        """Close every peer, then the port."""
-        self._closed = True
-        for timer in (self._poll_timer, self._pace_timer):
-            if timer is not None:
-                timer.cancel()
-        await asyncio.gather(*(peer.close("the room was closed") for peer in tuple(self._peers)))
-        self.port.close()
-
-    def peer(self, sink: PeerSink, *, send: bool, receive: bool, measure: bool = True) -> Peer:
-        """A peer that may send the mix, receive a publisher, or both, as far as its offer wants. ``measure``: its
-        line is to be measured for what we send.
-        """
-        return Peer(self, sink, send=send, receive=receive, measure=measure)
-
-    def media_sockets(self) -> tuple[MediaSocket, ...]:
-        """The bound sockets of the shared port, as control is told them."""
-        return tuple(
-            MediaSocket(
-                port=opened.port,
-                addresses=opened.addresses,
-                public_ip=self.port.public_ip if self.port.public_ip in opened.addresses else None,
-            )
-            for opened in self.port.sockets
-        )
-
-    def stats(self) -> dict[str, Any]:
-        """Counters of the shared port: datagrams received, and dropped by reason."""
-        return {"received": self.port.received, "dropped": dict(self.port.dropped), "peers": len(self._peers)}
+    port: UdpPort
+    origin: float | None
+    clock: Callable[[], float]
+    connect_timeout_s: float
+    silence_timeout_s: float
 
     @property
     def certificate(self) -> Certificate:
-        """The current DTLS certificate; a worker that runs for weeks gets a new one for new peers."""
-        now = datetime.datetime.now(datetime.UTC)
-        if self._certificate is None or self._certificate.expires - now < CERTIFICATE_RENEWAL:
-            self._certificate = Certificate.generateCertificate()
-        return self._certificate
-
-    # --- for Peer ---
+        """The DTLS certificate for new connections."""
 
     def added(self, peer: Peer) -> None:
-        self._peers.add(peer)
+        """It has answered an offer: poll it from now on."""
 
     def removed(self, peer: Peer) -> None:
-        self._peers.discard(peer)
-        self._pacing.discard(peer)
+        """It has hung up."""
 
     def pace(self, peer: Peer) -> None:
         """Call ``peer.drain`` each slot until its queue is empty."""
-        self._pacing.add(peer)
-        if self._pace_timer is None and not self._closed:
-            self._pace_timer = asyncio.get_running_loop().call_later(SLOT_S, self._pace)
-
-    def _pace(self) -> None:
-        self._pace_timer = None
-        now = self.clock()
-        for peer in tuple(self._pacing):
-            if not peer.drain(now):
-                self._pacing.discard(peer)
-        if self._pacing and not self._closed:
-            self._pace_timer = asyncio.get_running_loop().call_later(SLOT_S, self._pace)
-
-    def _poll(self) -> None:
-        if not self._closed:
-            self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
-            now = self.clock()
-            self._poll_round += 1
-            for peer in tuple(self._peers):
-                if not peer.is_patient or (self._poll_round + peer.number) % PATIENT_ROUNDS == 0:
-                    peer.poll(now)
 
 
 _numbers = itertools.count()  # of peers; spreads their polls over the rounds
 
 
 class Peer:
-    """See the module. Made by ``PeerFactory.peer``; also a ``mixer.fanout.Viewer``."""
+    """See the module. Made by ``PeerFactory.peer`` (`mixer.webrtc.peers`); also a ``mixer.fanout.Viewer``."""
 
     def __init__(
-        self, factory: PeerFactory, sink: PeerSink, *, send: bool, receive: bool, measure: bool = True
+        self, factory: Home, sink: PeerSink, *, send: bool, receive: bool, measure: bool = True
     ) -> None:
         self._factory = factory
         self._sink = sink
@@ -220,6 +131,8 @@ class Peer:
         self._heard_at = 0.0
         self._media_at = 0.0
         self._line_at = 0.0
+        self._urged_at = float("-inf")  # when a gap was answered at once
+        self._urges = False  # one has opened since, and waits
         self.is_patient = True  # whether ``poll`` each ``PATIENT_ROUNDS`` is enough
         self._set_up: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -271,7 +184,7 @@ class Peer:
             on_rtcp=self._on_rtcp,
             heard=self._heard,
         )
-        transport.on_lost = self._close_soon
+        transport.on_lost = self.close_soon
         self._mix.send = transport.send_rtp
         self._offer, self._transport = parsed, transport
         gathered = await transport.gather()
@@ -346,10 +259,10 @@ class Peer:
                     fingerprints=remote.fingerprints,
                 )
         except TimeoutError:
-            self._close_soon("the peer could not be reached: ICE or DTLS did not complete in time")
+            self.close_soon("the peer could not be reached: ICE or DTLS did not complete in time")
             return
         except ConnectionError as error:
-            self._close_soon(str(error) or "connection lost during set-up")
+            self.close_soon(str(error) or "connection lost during set-up")
             return
         now = self._factory.clock()
         self._heard_at = self._media_at = now
@@ -357,7 +270,8 @@ class Peer:
         self._connected = True
         self._sink.on_connected()
 
-    def _close_soon(self, reason: str) -> None:
+    def close_soon(self, reason: str) -> None:
+        """`close`, from where nothing can be awaited."""
         if not self._closed:
             self._spawn(self.close(reason))
 
@@ -387,8 +301,11 @@ class Peer:
             layers, gaps = self._feedback.layers(incoming), incoming.video_gaps
             for frame in layers.pass_on(incoming, incoming.frames(original, now), now):
                 self._sink.on_video(frame, incoming.track.screen)
-            if incoming.video_gaps != gaps:
-                self._send_urgent(self._feedback.urgent(now, self._rtt_in_s))
+            if incoming.video_gaps != gaps or self._urges:
+                self._urges = now < self._urged_at + URGENT_S
+                if not self._urges:
+                    self._urged_at = now
+                    self._send_urgent(self._feedback.urgent(now, self._rtt_in_s))
         elif original.payload and self.receives_audio is not None:
             for sound in incoming.sounds(original, now):
                 self._sink.on_audio(sound, self.receives_audio, now)
@@ -525,7 +442,7 @@ class Peer:
         self.is_patient = not (
             self.receives_video is not None or self._mix.listening or self._router.asks_for_sound(now)
         )
-        urgent = self._feedback.urgent(now, self._rtt_in_s)
+        urgent, self._urges = self._feedback.urgent(now, self._rtt_in_s), False
         if self._feedback.report_due(now):
             sent = self._mix.reports(now=now, unix_s=time.time())
             self._send_rtcp([*self._feedback.report(sent, now), *urgent])
@@ -577,9 +494,9 @@ class Peer:
         limit_s = self._factory.silence_timeout_s
         publishes_only = self.sends_video is None and self.sends_audio is None
         if now - self._heard_at > limit_s:
-            self._close_soon(f"nothing was heard of the peer for {limit_s:.0f} s")
+            self.close_soon(f"nothing was heard of the peer for {limit_s:.0f} s")
         elif publishes_only and now - self._media_at > limit_s:
-            self._close_soon(f"the publisher sent no media for {limit_s:.0f} s")
+            self.close_soon(f"the publisher sent no media for {limit_s:.0f} s")
 
     # --- numbers ---
 

@@ -8,6 +8,7 @@ from mixer import protocol
 from mixer.errors import BadOffer, Conflict, InvalidBody, NotFound
 from mixer.video.layout import Source, arrange
 from mixer.video.rendition import RENDITIONS
+from mixer.workers import empty_stats
 
 # The smallest valid PNG: one transparent pixel.
 PIXEL = bytes.fromhex(
@@ -69,10 +70,8 @@ class MemoryRoom:
             case protocol.GetStats():
                 return protocol.Stats(
                     body={
-                        "participants": {},
-                        "renditions": {},
-                        "ticks": {"audio": {"run": 1, "late": 0, "dropped": 0}, "video": {}},
-                        "queues": {},
+                        **empty_stats(),
+                        "ticks": {**empty_stats()["ticks"], "audio": {"run": 1, "late": 0, "dropped": 0}},
                     }
                 )
             case protocol.StartRecording():

@@ -45,7 +45,8 @@ from mixer.rtp.rtcp import (
 from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.webrtc.answer import ABS_SEND_TIME, TRANSPORT_CC, LocalSide, negotiate
 from mixer.webrtc.offer import parse_offer
-from mixer.webrtc.peer import Peer, PeerFactory
+from mixer.webrtc.peer import Peer
+from mixer.webrtc.peers import PeerFactory
 from tests.fakes.netem import Netem
 from tests.mixer.rtp.streams import body
 from tests.mixer.webrtc.test_answer import video_offer

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import bagit
@@ -110,6 +111,21 @@ def test_usage_and_failures_are_told_apart(kept: str, capsys: pytest.CaptureFixt
         assert ends(*argv) == 1, argv
         assert capsys.readouterr().err.startswith("mosaique: ")
     assert ends("ls", "--set", "archive.url=http://x") == 2
+
+
+def test_a_bare_date_is_the_whole_day(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("show", kept, "--json") == 0
+    started = datetime.fromisoformat(json.loads(capsys.readouterr().out)["started"]).astimezone()
+    day = started.date().isoformat()
+    assert ends("ls", "--from", day, "--to", day) == 0
+    assert kept in capsys.readouterr().out
+    assert ends("ls", "--from", day, "--to", f"{day}T00:00:00") == 0
+    assert kept not in capsys.readouterr().out
+    assert ends("retain", kept, "--until", "2090-12-31") == 0
+    capsys.readouterr()
+    assert ends("show", kept, "--json") == 0
+    until = json.loads(capsys.readouterr().out)["retention"]["until"]
+    assert datetime.fromisoformat(until) == datetime(2090, 12, 31, 23, 59, 59).astimezone()
 
 
 def test_the_package_is_fetched_and_is_a_bag(kept: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -286,7 +286,13 @@ def test_a_preset_and_a_second_store() -> None:
     assert places.second is not None
     assert places.second.folder == "/copies"
     assert "SK-hidden" in settings.secret_texts()
-    assert "SK-hidden" not in to_toml(settings)
+    text = to_toml(settings)
+    assert "SK-hidden" not in text
+    shown = tomllib.loads(text)["archive"]
+    assert (shown["endpoint"], shown["region"]) == ("https://s3.fr-par.scw.cloud", "fr-par")
+    assert "# second_endpoint is not set" in text, "a folder has none"
+    with_endpoint = [*S3, f"archive.endpoint={shown['endpoint']}", f"archive.region={shown['region']}"]
+    assert load(environ={}, assignments=with_endpoint).archive.places().first == places.first
 
 
 def test_the_key_of_the_encrypted_archive_is_made_once(tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mixer import live_recordings, protocol, registry, workers
 from mixer.errors import AlreadyRecording, BadOffer, Conflict, NoCapacity, NotAllowed, NotFound
 from mixer.registry import Registry
 from mixer.relay_book import LEFT_S, RelayBook
 from mixer.room import ParticipantPatch, RoomCreate, RoomPatch
+from mixer.room_shelf import RoomShelf
 from mixer.sessions import Caller
 from mixer.video.layout import LayoutBody
 from tests.contracts.room_host import SETTINGS
@@ -432,3 +435,35 @@ async def test_callers_with_the_admin_token_are_subjects_of_their_own(d: Desk) -
     second = await d.registry.offer("demo", "whep", ADMIN, OFFER)
     assert first.subject != second.subject
     assert "admin" not in {first.subject, second.subject}
+
+
+# --- over a restart -------------------------------------------------------------------------------------------
+
+
+async def test_rooms_outlive_the_server_and_ended_ones_do_not(d: Desk, tmp_path: Path) -> None:
+    first = Registry(d.host, d.desk, SETTINGS, shelf=RoomShelf(tmp_path))
+    await first.create_room(RoomCreate(name="council", pin="1234"))
+    await first.create_room(RoomCreate(name="gone"))
+    await first.change_room("council", RoomPatch(pin=None, language="de"))
+    await first.put_layout("council", LayoutBody(preset="speaker"), by="mod")
+    await first.end_room("gone")
+    second = Registry(d.host, d.desk, SETTINGS, shelf=RoomShelf(tmp_path))
+    await second.start()
+    try:
+        (room,) = second.rooms()
+        assert (room.name, room.pin, room.language, room.layout.version) == ("council", None, "de", 2)
+        assert room.layout.body.preset == "speaker"
+        with pytest.raises(Conflict):
+            await second.create_room(RoomCreate(name="council"))
+    finally:
+        await second.drain(grace_s=1)
+
+
+async def test_a_disk_that_refuses_ends_no_meeting(d: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "rooms"
+    registry = Registry(d.host, d.desk, SETTINGS, shelf=RoomShelf(folder))
+    folder.rmdir()
+    with capture_logs() as logs:
+        await registry.create_room(RoomCreate(name="council"))
+    assert registry.room("council").name == "council"
+    assert [line["event"] for line in logs] == ["room.not_kept"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,21 @@ def _await_spooled_media(server: Server, recording: str) -> Path:
     return path
 
 
+def _until_told(server: Server, kind: str) -> dict[str, Any]:
+    """The first event of that kind since the server began."""
+    headers = {"Authorization": f"Bearer {server.token}", "Last-Event-ID": "0"}
+    request = urllib.request.Request(f"{server.url}/v1/events", headers=headers)
+    deadline = time.monotonic() + PATIENCE_S
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
+        for line in stream:
+            if line.startswith(b"data: "):
+                event: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                if event["type"] == kind:
+                    return event
+            assert time.monotonic() < deadline, f"no {kind}"
+    pytest.fail(f"the stream ended without {kind}")
+
+
 def _duration_s(server: Server, recording: str) -> float:
     film = server.call("GET", f"/v1/recordings/{recording}/media")
     with av.open(io.BytesIO(film)) as container:
@@ -43,6 +60,20 @@ def _duration_s(server: Server, recording: str) -> float:
             float(p.pts * p.time_base) for p in container.demux(video=0) if p.size and p.pts is not None
         ]
     return max(pictures) - min(pictures)
+
+
+def test_that_a_recording_has_come_home_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        room = server.room("council")
+        recording = server.call("POST", f"/v1/rooms/{room}/recordings", {})["id"]
+        _await_spooled_media(server, recording)
+        server.call("PATCH", f"/v1/recordings/{recording}", {"state": "stopped"})
+        told = _until_told(server, "recording.archived")
+        assert (told["room"], told["data"]) == (
+            room,
+            {"recording": recording, "complete": True, "reason": told["data"]["reason"]},
+        )
+        assert server.call("GET", f"/v1/recordings/{recording}")["state"] == "archived"
 
 
 def test_sigterm_seals_what_is_recorded_and_exits_clean(tmp_path: Path) -> None:
@@ -58,6 +89,7 @@ def test_sigterm_seals_what_is_recorded_and_exits_clean(tmp_path: Path) -> None:
         assert info["note"] == "to the end"
         assert _duration_s(server, recording) > 0.5
         assert server.call("POST", f"/v1/recordings/{recording}/verify")["ok"] is True
+        assert [found["name"] for found in server.call("GET", "/v1/rooms")] == [room], "rooms outlive it"
 
 
 @pytest.mark.parametrize("how", ["second SIGTERM", "SIGKILL"])

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from mixer.rtp.packet import parse_rtp
 from mixer.rtp.red import parse_red
-from mixer.webrtc.peer import Peer, PeerFactory
+from mixer.webrtc.peer import Peer
+from mixer.webrtc.peers import PeerFactory
 from tests.browser import launch
 from tests.mixer.webrtc.support import HOST, PORTS, Recorder, until
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import signal
@@ -440,20 +441,21 @@ def test_process(archive: Archive, record: Callable[..., Recording], spool: Path
     command = [sys.executable, "-m", "recording.archiver_process", "--spool", str(spool)]
     command += ["--archive", f"file:{tmp_path}/archive", "--index", str(tmp_path / "index.db")]
     first = record()
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert b"recording_archived" in process.stdout.readline()
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        line = json.loads(process.stderr.readline())
+        assert (line["event"], line["level"]) == ("recording_archived", "info")
         assert archive.get(first.id).state == "archived"
         with pytest.raises(PackageBusy):
             run(spool, str(tmp_path / "archive"), tmp_path / "index.db", threading.Event())
         second = record()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-        process.stdout.read()
+        process.stderr.read()
     assert archive.get(second.id).state == "archived"
     assert subprocess.run([*command[:3], "--spool"], check=False, capture_output=True).returncode == 2
     refused = subprocess.run(
         [*command[:5], "--archive", "ftp://x/y", *command[7:]], check=False, capture_output=True
     )
     assert refused.returncode == 1
-    assert b"not a kind of archive" in refused.stdout + refused.stderr
+    assert b"not a kind of archive" in refused.stderr

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import jwt
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from jsonschema import Draft202012Validator
 
 from mixer.http.app import build_app
 from mixer.http.pages import WEB_DIRECTORY
@@ -34,6 +37,42 @@ SECRET = "a-secret-of-the-tests-32-bytes-or-more"
 OFFER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 SDP = {"Content-Type": "application/sdp"}
 FILM = bytes(range(256)) * 4096  # 1 MiB: more than one chunk of any reader
+
+
+class Described:
+    """Holds each answer against what the OpenAPI says of its route: the status, the type, the body."""
+
+    def __init__(self) -> None:
+        self._document: dict[str, Any] = {}
+        self._paths: list[tuple[re.Pattern[str], dict[str, Any]]] = []
+
+    def read(self, document: dict[str, Any]) -> None:
+        """The whole document."""
+        self._document = document
+        for template in sorted(
+            document["paths"], key=lambda path: path.count("{")
+        ):  # a fixed path goes first
+            pattern = re.sub(
+                r"\\{(\w+)\\}", lambda found: ".+" if found[1] == "path" else "[^/]+", re.escape(template)
+            )
+            self._paths.append((re.compile(pattern), document["paths"][template]))
+
+    async def check(self, method: str, response: ClientResponse) -> None:
+        """Raises AssertionError, ValidationError."""
+        asked = unquote(response.url.raw_path)
+        found = next((item for pattern, item in self._paths if pattern.fullmatch(asked)), None)
+        if response.status == 500:
+            return  # a fault of ours, played
+        operation = (found or {}).get("get" if method == "HEAD" else method.lower())
+        if operation is None:
+            return
+        answers = operation["responses"]
+        assert str(response.status) in answers, f"{method} {asked}: {response.status} is not described"
+        answer = answers[str(response.status)]
+        schema = answer.get("content", {}).get(response.content_type, {}).get("schema")
+        if schema and response.content_type == "application/json" and method != "HEAD":
+            whole = {**schema, "components": self._document["components"]}
+            Draft202012Validator(whole).validate(json.loads(await response.text()))
 
 
 class Site:
@@ -67,6 +106,7 @@ class Site:
             self.registry, self.holdings, self.settings, web_directory=web_directory, heartbeat_s=0.05
         )
         self.client = TestClient(TestServer(self.app))
+        self.described = Described()
 
     @functools.cached_property
     def archived(self) -> str:
@@ -76,6 +116,8 @@ class Site:
     async def start(self) -> Site:
         await self.registry.start()
         await self.client.start_server()
+        async with self.client.get("/openapi.json") as response:
+            self.described.read(await response.json())
         await self.ok("POST", "/v1/rooms", json={"name": self.room}, status=201)
         return self
 
@@ -118,6 +160,8 @@ class Site:
             headers.setdefault("Authorization", f"Bearer {token}")
         response = await self.client.request(method, path, headers=headers, allow_redirects=False, **kwargs)
         await response.read()
+        if response.status != 405:
+            await self.described.check(method, response)
         return response
 
     async def ok(self, method: str, path: str, *, status: int = 200, **kwargs: Any) -> Any:

@@ -223,7 +223,6 @@ async def test_static_files_and_nothing_else(small: Site) -> None:
     assert (await small.ask("GET", "/r/any-room", token=None)).status == 200
     for path in (
         "/r/No",
-        "/admin",
         "/static/.hidden",
         "/static/",
         "/static/../index.html",

@@ -18,7 +18,8 @@ from mixer.errors import BadOffer
 from mixer.fanout import Fanout
 from mixer.media import AudioCodec, EncodedAudio, EncodedVideo
 from mixer.rtp.packet import RtpPacket
-from mixer.webrtc.peer import Peer, PeerFactory
+from mixer.webrtc.peer import Peer
+from mixer.webrtc.peers import PeerFactory
 
 
 class Sink:

@@ -93,10 +93,37 @@ def test_memory_is_bounded_on_both_sides() -> None:
     for number in range(3 * MAX_PACKETS):
         log.record(number, number * 0.001)
     assert log.dropped == 2 * MAX_PACKETS
-    (report,) = reports(log, 4.0)
-    assert len(report.deltas) == MAX_PACKETS
+    assert sum(len(report.deltas) for report in reports(log, 4.0)) == MAX_PACKETS
     log.record(30_000, 5.0)  # a sender that started again: no report about 26,000 lost packets
     assert [len(r.deltas) for r in reports(log, 5.0)] == [1]
+
+
+PATH_BYTES = 1200  # what is taken to fit every path, before anybody has measured it (RFC 8831 section 5)
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        [(number, number * 0.070) for number in range(1024)],  # no small delta among them
+        [(899 - number, number * 0.0001) for number in range(900)],
+        [(number ^ 1, number * 0.0001) for number in range(1000)],  # pairs that overtook one another
+        [(number * 2, number * 0.070) for number in range(512)],  # each second one lost
+        [(0, 0.0), *((1000 + number, 9.0 + number * 0.0001) for number in range(24))],
+    ],
+)
+def test_a_report_fits_every_path(arrivals: list[tuple[int, float]]) -> None:
+    log = ArrivalLog()
+    for number, at in arrivals:
+        log.record(number, at)
+    found = reports(log, arrivals[-1][1])
+    assert all(len(write_rtcp([report])) <= PATH_BYTES for report in found)
+    told = [
+        (report.base_sequence + place) & 0xFFFF
+        for report in found
+        for place, delta in enumerate(report.deltas)
+        if delta is not None
+    ]
+    assert told == sorted(number for number, _ in arrivals)
 
 
 @given(st.lists(st.tuples(st.integers(0, 65_535), st.floats(0, 30)), max_size=60))

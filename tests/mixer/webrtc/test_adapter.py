@@ -189,6 +189,55 @@ async def test_forged_and_replayed_media_is_dropped_and_counted(ports: tuple[Udp
     await asyncio.gather(one.transport.close(), two.transport.close())
 
 
+async def test_a_packet_may_be_sent_again_and_come_late(ports: tuple[UdpPort, UdpPort]) -> None:
+    """Repeats without RTX (of sound, and of who has no RTX) rest on two of aiortc's settings of libsrtp."""
+    one, two = await pair(ports)
+    late = 300  # packets: 2 s of a camera
+    for sequence in range(1, late + 1):
+        assert one.transport.send_rtp(rtp(sequence))
+        if sequence % 30 == 0:  # as many as a socket's turn
+            await until(lambda upto=sequence: len(two.rtp) == upto, "what was sent")  # type: ignore[misc]
+    assert one.transport.send_rtp(rtp(0)), "never sent before: for the receiver it was lost, and comes late"
+    await until(lambda: two.rtp[-1] == rtp(0), "the late one")
+    assert one.transport.send_rtp(rtp(1)), "allow_repeat_tx"
+    await until(lambda: two.transport.dropped["srtp"] == 1, "the second one of it, refused as a replay")
+    assert one.transport.dropped["send"] == 0
+    await asyncio.gather(one.transport.close(), two.transport.close())
+
+
+async def test_a_lite_agent_is_asked_first_and_nominated_then(ports: tuple[UdpPort, UdpPort]) -> None:
+    """RFC 8445 section 8.1.1: it can't tell us which pairs work, so we find that out before we nominate one."""
+    one = Side(ports[0], make(), controlling=True, dtls_server=True)
+    two = Side(ports[1], make(), controlling=False, dtls_server=False)
+    await one.gather()
+    await two.gather()
+    checks: list[bool] = []
+    received = two.transport._ice.request_received
+
+    def note(message: Message, source: tuple[str, int], protocol: MuxProtocol) -> None:
+        checks.append("USE-CANDIDATE" in message.attributes)
+        received(message, source, protocol)
+
+    two.transport._ice.request_received = note  # type: ignore[method-assign, assignment]
+    for side, other in ((one, two), (two, one)):
+        for candidate in other.candidates:
+            await side.transport.add_candidate(candidate)
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            one.transport.connect(
+                ufrag=two.ufrag, password=two.password, lite=True, fingerprints=[two.certificate.sha256]
+            ),
+            two.transport.connect(
+                ufrag=one.ufrag, password=one.password, lite=False, fingerprints=[one.certificate.sha256]
+            ),
+        )
+    assert checks[0] is False
+    assert checks[-1] is True
+    one.transport.send_rtp(rtp(7))
+    await until(lambda: two.rtp == [rtp(7)], "media")
+    await asyncio.gather(one.transport.close(), two.transport.close())
+
+
 async def test_media_that_overtakes_the_handshake_is_kept(ports: tuple[UdpPort, UdpPort]) -> None:
     one, two = await pair(ports)
     receiver, two.transport._rx = two.transport._rx, None

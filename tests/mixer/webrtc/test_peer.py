@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fractions
+import functools
 import itertools
 import socket
 import time
@@ -19,15 +20,18 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from mixer.errors import BadOffer, Conflict, InvalidBody, UnsupportedOffer
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio, VideoCodec
-from mixer.rtp.packet import parse_rtp
+from mixer.rtp.packet import parse_rtp, write_header
 from mixer.rtp.payload import h264, vp8
-from mixer.rtp.rtcp import Bye, ReceiverEstimatedMaxBitrate, ReceiverReport, write_rtcp
+from mixer.rtp.rtcp import Bye, Nack, ReceiverEstimatedMaxBitrate, ReceiverReport, parse_rtcp, write_rtcp
+from mixer.rtp.twcc import TransportFeedback
 from mixer.video.demand import Demand
+from mixer.webrtc.answer import TRANSPORT_CC
 from mixer.webrtc.batch import Slot
 from mixer.webrtc.echoed_line import EchoedLine
 from mixer.webrtc.feedback import SOUND_BPS
 from mixer.webrtc.outgoing import ntp_time
-from mixer.webrtc.peer import PeerFactory
+from mixer.webrtc.peer import URGENT_S
+from mixer.webrtc.peers import PeerFactory
 from tests.mixer.webrtc.support import (
     HOST,
     PORTS,
@@ -40,6 +44,11 @@ from tests.mixer.webrtc.support import (
     offer_of,
     prefer,
     until,
+)
+from tests.mixer.webrtc.test_answer import video_offer
+
+NUMBERED_OFFER = video_offer(
+    f"video 96|a=sendonly|a=rtpmap:96 VP8/90000|a=rtcp-fb:96 transport-cc|a=extmap:5 {TRANSPORT_CC}"
 )
 
 
@@ -182,6 +191,53 @@ async def test_lost_packets_are_asked_for_and_pictures_go_on(factory: PeerFactor
     assert all(abs(step - 3000) <= 2 for step in steps)  # aiortc rounds its timestamps
     assert peer.stats()["nacks"] > 0
     assert peer.stats()["recovered"] > 0
+
+
+async def test_gaps_in_every_packet_are_asked_for_a_few_at_a_time(factory: PeerFactory) -> None:
+    """A sender with a gap a packet would cost an answer a packet; nothing is forgotten by answering more seldom."""
+    sink = Recorder()
+    peer = factory.peer(sink, send=False, receive=True)
+    await join(peer, publisher("VP8", "opus"))
+    await until(lambda: len(sink.video) > 3, "pictures")
+    (video,) = (incoming for incoming in peer._router.tracks if incoming.track.kind == "video")
+    sent: list[bytes] = []
+    peer._transport.send_rtcp = lambda data: sent.append(data) or True  # type: ignore
+    now = factory.clock()
+    factory.clock = lambda: now
+    highest = video.assembler._highest  # type: ignore[union-attr]
+    numbers = range(highest + 2, highest + 202, 2)
+    for place, number in enumerate(numbers):
+        now += 0.0005  # 2,000 a second
+        header = write_header(next(iter(video.codecs)), False, number & 0xFFFF, place, video.ssrc or 0)
+        peer._on_rtp(header + vp8.packetize(b"\1" * 20, 100)[0])
+    now += 0.02
+    peer.poll(now)
+    nacks = [packet for data in sent for packet in parse_rtcp(data) if isinstance(packet, Nack)]
+    assert len(nacks) <= 2 + 100 * 0.0005 / URGENT_S
+    asked = {sequence for nack in nacks for sequence in nack.lost}
+    assert asked >= {number - 1 & 0xFFFF for number in numbers}
+
+
+async def test_the_arrival_of_each_packet_is_reported(factory: PeerFactory) -> None:
+    sink, pc = Recorder(), publisher("VP8", "opus")
+    peer = factory.peer(sink, send=False, receive=True)
+    answer = await peer.accept(NUMBERED_OFFER)
+    assert TRANSPORT_CC in answer
+    await pc.close()
+    sent: list[bytes] = []
+    peer._connected = True
+    peer._transport.send_rtcp = lambda data: sent.append(data) or True  # type: ignore
+    (video,) = peer._router.tracks
+    head = write_header(96, True, 7, 90, 1234)
+    element = bytes((5 << 4 | 1, 0, 99, 0))
+    extended = bytes((head[0] | 0x10,)) + head[1:] + b"\xbe\xde\0\1" + element
+    peer._on_rtp(extended + vp8.packetize(b"\1" * 20, 100)[0])
+    peer.poll(factory.clock())
+    reports = [
+        packet for data in sent for packet in parse_rtcp(data) if isinstance(packet, TransportFeedback)
+    ]
+    assert [(report.base_sequence, len(report.deltas)) for report in reports] == [(99, 1)]
+    assert video.ssrc == 1234
 
 
 async def test_a_keyframe_request_is_answered_with_one(factory: PeerFactory) -> None:
@@ -580,3 +636,40 @@ async def test_closing_the_factory_closes_its_peers_once() -> None:
     await factory.close()
     await factory.close()
     assert [sink.closed for sink in sinks] == [["the room was closed"]] * 2
+
+
+@pytest.mark.parametrize("part", ["poll", "drain"])
+async def test_a_fault_of_ours_in_one_connection_costs_that_one_alone(part: str) -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    factory = PeerFactory(host=HOST, ports=PORTS)
+    await factory.start()
+    sinks, pcs = [Recorder(), Recorder(), Recorder()], [viewer("VP8", "opus") for _ in range(3)]
+    peers = [factory.peer(sink, send=True, receive=False) for sink in sinks]
+    for peer, pc in zip(peers, pcs, strict=True):
+        await join(peer, pc)
+    await until(lambda: all(sink.connected.is_set() for sink in sinks), "all connections")
+    served = {0: 0, 2: 0}
+
+    def fails(now: float) -> bool:
+        raise RuntimeError("a fault")
+
+    def serves(index: int, now: float) -> bool:
+        served[index] += 1
+        return True
+
+    for index, peer in enumerate(peers):
+        act = fails if index == 1 else functools.partial(serves, index)
+        setattr(peer, part, act)
+        if part == "drain":
+            factory.pace(peer)
+        peer.is_patient = False
+    await until(lambda: bool(sinks[1].closed), "the end of the one")
+    assert sinks[1].closed == ["an internal error; join again"]
+    before = dict(served)
+    await until(lambda: all(served[index] > before[index] + 3 for index in served), "the others' turns")
+    assert [str(context["exception"]) for context in told] == ["a fault"]
+    assert factory.stats()["failed"] == 1
+    assert not sinks[0].closed
+    assert not sinks[2].closed
+    await factory.close()
