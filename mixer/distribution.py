@@ -209,10 +209,9 @@ class Distribution:
         if codec is None or sound is None:
             return
         rendition = connection.rendition
-        repeats = self._repeats(connection)
-        bitrate_bps = rendition.repeated_bps if repeats else rendition.audio_bps
-        # what is sent again whole needs no FEC
-        fec = connection.fec and not repeats
+        repeats = rendition.repeats if connection.fec and connection.peer.repeats_audio else ()
+        fec = connection.fec and not repeats and not self._resends(connection)
+        bitrate_bps = rendition.repeated_bps if repeats else rendition.fec_bps if fec else rendition.audio_bps
         form = Format.of(codec, rendition.audio_ptime_ms, bitrate_bps, fec=fec, repeats=repeats)
         if form == viewing.form:
             return
@@ -230,13 +229,11 @@ class Distribution:
         )
 
     @staticmethod
-    def _repeats(connection: Connection) -> tuple[int, ...]:
-        """Which packets of sound each one carries again. Where two copies would halve a rate that is small already,
-        whoever can ask for what it lost gets that instead."""
-        peer, rendition = connection.peer, connection.rendition
-        if not connection.fec or not peer.repeats_audio:
-            return ()
-        return () if rendition.audio_ptime_ms > LONG_MS and peer.resends_audio else rendition.repeats
+    def _resends(connection: Connection) -> bool:
+        """Whether its lost sound is sent again on request, and that is all. Where every bit counts, FEC would cost the
+        wide band; packets of 20 ms are too quickly due for a line with a long way.
+        """
+        return connection.rendition.audio_ptime_ms > LONG_MS and connection.peer.resends_audio
 
     @staticmethod
     def _key(connection: Connection) -> RenditionKey | None:

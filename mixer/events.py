@@ -29,6 +29,7 @@ EVENTS: Final[dict[str, str]] = {
     "speaker.changed": "`speaking`: ids of who is heard; `speaker`: who has the floor, or null",
     "layout.changed": "`version`, `preset`, `by`",
     "viewer.rendition": "`id`, `session`, `before`, `rendition`: a viewer at `auto` was moved",
+    "picture.refused": "`id`, `screen`, `detail`: pictures too large to be decoded come from it; at most every 10 s",
     "recording.started": "`recording`, `by`; likewise all of the following have `recording`, its id",
     "recording.paused": "`by`",
     "recording.resumed": "`by`",

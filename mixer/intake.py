@@ -25,7 +25,7 @@ from mixer.protocol import RosterEntry
 from mixer.rtp.packet import RtpPacket
 from mixer.track_tap import TrackTap
 from mixer.video.canvas import Canvas
-from mixer.video.demand import KEPT, Asking, Demand
+from mixer.video.demand import Asking, Demand, kept
 from mixer.video.lane import DecodeLane
 from mixer.video.steady import Steady
 from recording.timeline import USUAL_WAIT_MS
@@ -37,6 +37,7 @@ SCREEN_GONE_S: Final = 5.0
 # A share that was stopped is not told of: packets just end. Browsers repeat a screen that rests once a second, and
 # after 5 s without a picture the contract shows none anyway.
 
+REFUSAL_TOLD_S: Final = 10.0  # a word of each source; its keyframes are refused several times a second
 HEEDLESS: Final = 1.5  # times the pixels that it was asked for: encoders have a few sizes to choose from
 
 
@@ -56,6 +57,7 @@ class Intake:
         self._lanes: dict[str, DecodeLane] = {}
         self._screens: dict[str, float] = {}  # loop time of the last picture of each shared screen
         self._asking = Asking()
+        self._told: dict[str, tuple[float, int]] = {}  # of refusals: when, and how many there were
         self._lips: dict[str, LipSync] = {}
         self._paces: dict[str, Steady] = {}
         self._polish: dict[str, tuple[bool, bool]] = {}  # AGC, noise suppression
@@ -252,6 +254,11 @@ class Intake:
         now = lane.size[0] * lane.size[1]
         return max(now, later) if now > HEEDLESS * asked.width * asked.height else later
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of the newest picture of each source that has sent one."""
+        return {source: lane.size for source, lane in self._lanes.items() if any(lane.size)}
+
     def show(self, demands: Mapping[str, Demand], now: float) -> None:
         """What is seen of each source. The others are not decoded; all are asked for what they are worth. While
         tracks are kept, who is not seen is worth a picture, too.
@@ -263,12 +270,25 @@ class Intake:
                 self._asking.refuse(source, now)
         wanted = demands
         if self._tracks is not None:
-            wanted = {**dict.fromkeys(filter(self._is_kept, self._lanes), KEPT), **demands}
+            wanted = {
+                **{source: kept(lane.size) for source, lane in self._lanes.items() if self._is_kept(source)},
+                **demands,
+            }
         for source, demand in self._asking.update(wanted, self._lanes, now).items():
             participant = source.removesuffix(SCREEN_SUFFIX)
             self._publishers[participant].peer.ask_video(demand, screen=source != participant)
         for source, lane in self._lanes.items():  # after it was allowed to send more: a keyframe is many bits
             lane.set_shown(source in demands)
+
+    def refusals(self, now: float) -> list[tuple[str, str]]:
+        """Whose pictures were refused since the last word of it, and why; each at most every ``REFUSAL_TOLD_S``."""
+        found: list[tuple[str, str]] = []
+        for source, lane in self._lanes.items():
+            at, count = self._told.get(source, (float("-inf"), 0))
+            if lane.refused is not None and lane.refusals > count and now - at >= REFUSAL_TOLD_S:
+                self._told[source] = now, lane.refusals
+                found.append((source, lane.refused))
+        return found
 
     # --- numbers
 
@@ -326,6 +346,7 @@ class Intake:
         self._lips.pop(source, None)
         self._paces.pop(source, None)
         self._asking.forget(source)
+        self._told.pop(source, None)
         self._canvas.remove_source(source)
 
 

@@ -288,6 +288,15 @@ class RenditionChanged(Message):
     rendition: str
 
 
+class PictureRefused(Message):
+    """Pictures of a participant's camera or ``screen`` are too large to be decoded; ``detail`` says the sizes."""
+
+    event: Literal["picture-refused"] = "picture-refused"
+    participant: str
+    screen: bool
+    detail: str
+
+
 class LoadChanged(Message):
     """How busy the room's process is: ``pressure`` of 1.0 by ``cause``, the ``step`` of what is given up for it,
     whether it is ``full``, CPU ``cores`` in use. Told when any of it changes noticeably.
@@ -331,6 +340,7 @@ Event = Annotated[
     SessionClosed
     | SpeakingChanged
     | RenditionChanged
+    | PictureRefused
     | LoadChanged
     | RecordingAlert
     | RecordingLost

@@ -347,6 +347,9 @@ class Registry:
             case protocol.RenditionChanged():
                 told = event.model_dump(include={"session", "before", "rendition"})
                 self.hub.publish("viewer.rendition", room.name, id=event.participant, **told)
+            case protocol.PictureRefused():
+                told = event.model_dump(include={"screen", "detail"})
+                self.hub.publish("picture.refused", room.name, id=event.participant, **told)
             case protocol.LoadChanged():
                 self._workers.load_changed(room, event)
             case protocol.RecordingAlert():

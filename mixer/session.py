@@ -284,8 +284,14 @@ class Session:
         """Tell who sends a picture how much of it is seen; viewers that come and go change that too."""
         canvas = self._held.canvas
         size = canvas.width, canvas.height, canvas.fps
-        wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX)
-        self._intake.show(wanted, time.monotonic())
+        wanted = demands(self._seen, size, self._distribution.renditions, SCREEN_SUFFIX, self._intake.sizes)
+        now = time.monotonic()
+        self._intake.show(wanted, now)
+        for source, reason in self._intake.refusals(now):
+            participant = source.removesuffix(SCREEN_SUFFIX)
+            self._say(
+                protocol.PictureRefused(participant=participant, screen=source != participant, detail=reason)
+            )
 
     def _set_layout(self, version: int, body: LayoutBody) -> None:
         self._layout_version = version
@@ -298,7 +304,7 @@ class Session:
         tiles = arrange(body, sources, self._speaker)
         renditions = self._distribution.renditions or [RENDITIONS["high"]]
         size = body.canvas.width, body.canvas.height, body.canvas.fps
-        wanted = demands(tiles, size, renditions, SCREEN_SUFFIX)
+        wanted = demands(tiles, size, renditions, SCREEN_SUFFIX, self._intake.sizes)
         sent = {source: self._intake.will_send_px(source, demand) for source, demand in wanted.items()}
         cost = predict_cost(
             body, tiles, renditions, {source: px for source, px in sent.items() if px is not None}

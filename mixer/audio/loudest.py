@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 PLACES: Final = 10
-# More voices at once are a murmur (OWT mixes three; FreeSWITCH and Janus all, and drown). Ten let a whole 3×3 grid
-# speak at once, and bound the dear part of a tick, one decode and one own encode each, to some 2.5 ms.
+# More voices at once are a murmur (OWT mixes three; FreeSWITCH and Janus all, and drown). With ten nobody is left out
+# in a room of eight, nor in a whole 3×3 grid: the choice begins with the eleventh voice at once. They bound the dear
+# part of a tick, one decode and one own encode each, to some 2.5 ms.
 
 HOLD_S: Final = 1.0  # whoever has a place keeps it at least so long: a word, not a syllable
 CHALLENGE_S: Final = 0.4  # a cough is shorter, even as slowly as its loudness is forgotten

@@ -9,7 +9,7 @@ from av.codec.context import Flags
 
 from mixer.errors import MalformedPacket, MosaiqueError
 from mixer.media import EncodedVideo, VideoCodec
-from mixer.video.headers import picture_size
+from mixer.video.headers import announced
 
 # libav would otherwise call Python's logging from its own threads (known deadlocks).
 av.logging.set_level(None)
@@ -80,11 +80,11 @@ class VideoDecoder:
         self._waiting = True
 
     def _check_size(self, frame: EncodedVideo) -> None:
-        size = picture_size(self.codec, frame.data)
-        if size is None:
-            return
-        if max(size) > MAX_LONG_PX or min(size) > MAX_SHORT_PX:
-            largest = f"{MAX_LONG_PX}×{MAX_SHORT_PX}"
-            raise PictureTooLarge(f"picture of {size[0]}×{size[1]} pixels; at most {largest} is accepted")
-        if min(size) < 2:
-            raise DecodeFailed(f"picture of {size[0]}×{size[1]} pixels")
+        for shown, coded in announced(self.codec, frame.data):
+            if max(coded) > MAX_LONG_PX or min(coded) > MAX_SHORT_PX:
+                # an H.264 picture may be cropped to a stamp, and its memory is taken all the same
+                size = shown if max(shown) > MAX_LONG_PX or min(shown) > MAX_SHORT_PX else coded
+                largest = f"{MAX_LONG_PX}×{MAX_SHORT_PX}"
+                raise PictureTooLarge(f"picture of {size[0]}×{size[1]} pixels; at most {largest} is accepted")
+            if min(shown) < 2:
+                raise DecodeFailed(f"picture of {shown[0]}×{shown[1]} pixels")

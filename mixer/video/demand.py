@@ -10,7 +10,10 @@ down and up again show it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, floor
 from typing import Final
 
 from mixer.video.layout import Tile
@@ -26,13 +29,19 @@ _REFERENCE_FPS: Final = 30
 # 640×360: 700, 1280×720: 2500) and leaves a 426×240 tile 385 kbit/s.
 _PIXELS_EXPONENT: Final = 0.75
 _FPS_EXPONENT: Final = 0.5  # half the pictures are twice as different from each other
+_USUAL_SHAPE: Final = Fraction(16, 9)  # of a camera of which no picture has been seen yet
+_FINE: Final = 16  # shapes are told apart by fractions up to so many: 426×240 is 16:9, too
+_THINNEST: Final = Fraction(1, 4)  # a stranger's ribbon is not asked for thousands of lines
+_LARGEST: Final = (1920, 1080)  # long and short edge of what is decoded at all
 _MOST_BPS: Final = 2_500_000  # more is not seen in a picture that is coded once more on its way out
 _SCREEN_LEAST_BPS: Final = 800_000  # text is sharp or it is useless, and it only costs bits while it moves
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one source is asked for. ``width`` × ``height`` pixels (0: it is not shown), ``fps``, bits a second."""
+    """What one source is asked for: a picture of ``width`` × ``height`` pixels (0: it is not shown), of its own shape
+    and as large as its tile needs it; ``fps``, bits a second.
+    """
 
     width: int
     height: int
@@ -75,11 +84,13 @@ def demands(
     canvas: tuple[int, int, int],
     renditions: Sequence[Rendition],
     screen_suffix: str,
+    sizes: Mapping[str, tuple[int, int]],
 ) -> dict[str, Demand]:
     """The demand of every source that has a tile; who is not in it is ``UNSEEN``.
 
     ``canvas``: width, height, fps. ``renditions``: those that somebody takes (the recorder too); the largest
-    counts. ``screen_suffix``: how the names of shared screens end.
+    counts. ``screen_suffix``: how the names of shared screens end. ``sizes``: width and height of the pictures that
+    sources send now, for their shapes; who is not in it is taken for 16:9.
     """
     # While nobody watches, snapshots and previews are still taken, and the first viewer comes without notice.
     seen = [rendition for rendition in renditions if rendition.has_video] or [RENDITIONS["low"]]
@@ -89,18 +100,37 @@ def demands(
     found: dict[str, Demand] = {}
     for tile in tiles:
         if tile.kind == "participant" and tile.participant is not None:
-            wanted = _of_tile(tile, scale, rate, screen=tile.participant.endswith(screen_suffix))
-            before = found.get(tile.participant)
-            found[tile.participant] = wanted if before is None else before.merged(wanted)
+            source = tile.participant
+            wanted = _of_tile(
+                tile, scale, rate, _shape(sizes.get(source)), screen=source.endswith(screen_suffix)
+            )
+            before = found.get(source)
+            found[source] = wanted if before is None else before.merged(wanted)
     return found
 
 
-def _of_tile(tile: Tile, scale: float, fps: int, *, screen: bool) -> Demand:
+def kept(size: tuple[int, int] | None) -> Demand:
+    """``KEPT``, upright for a source whose pictures are; ``size``: of those, as in ``demands``."""
+    return replace(KEPT, width=KEPT.height, height=KEPT.width) if _shape(size) < 1 else KEPT
+
+
+@lru_cache(maxsize=256)  # a room's, some times a second; sizes are strangers' words, so not without a bound
+def _shape(size: tuple[int, int] | None) -> Fraction:
+    """Width over height of a source's pictures."""
+    if size is None or min(size) < 1:
+        return _USUAL_SHAPE
+    shape = min(max(Fraction(*size), _THINNEST), 1 / _THINNEST)
+    return shape.limit_denominator(_FINE)
+
+
+def _of_tile(tile: Tile, scale: float, fps: int, shape: Fraction, *, screen: bool) -> Demand:
     width, height = round(tile.width * scale), round(tile.height * scale)
-    if (
-        tile.fit == "cover"
-    ):  # a 16:9 camera is cropped to fill the tile: what is seen is part of a larger picture
-        width, height = max(width, height * 16 // 9), max(height, width * 9 // 16)
+    if tile.fit == "cover":  # what is seen is part of a larger picture: an upright one is cut above and below
+        width, height = max(width, floor(height * shape)), max(height, floor(width / shape))
+    else:
+        width, height = min(width, ceil(height * shape)), min(height, ceil(width / shape))
+    most = min(1.0, _LARGEST[0] / max(width, height), _LARGEST[1] / min(width, height))
+    width, height = round(width * most), round(height * most)
     bits = _REFERENCE_BPS * (width * height / _REFERENCE_PIXELS) ** _PIXELS_EXPONENT
     bits *= (fps / _REFERENCE_FPS) ** _FPS_EXPONENT
     least = _SCREEN_LEAST_BPS if screen else TRICKLE_BPS

@@ -5,25 +5,46 @@ Untrusted bytes: strict, bounded, and ``MalformedPacket`` is the only exception.
 
 from __future__ import annotations
 
+import re
+from typing import Final, NamedTuple
+
 from mixer.errors import MalformedPacket
 from mixer.media import VideoCodec
 
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _MAX_UE_ZEROS = 32  # H.264 9.1: codeNum fits in 32 bits
+_MAX_SPS: Final = 32  # H.264 7.4.2.1.1: identifiers are below
+_MAX_SPS_BYTES: Final = 1024  # read of one; real ones have 10 to 60
+_SPS: Final = re.compile(
+    rb"\x00\x00\x01[\x07\x27\x47\x67\x87\xa7\xc7\xe7]"
+)  # nal_unit_type 7, whatever is before it
 
 
-def picture_size(codec: VideoCodec, data: bytes) -> tuple[int, int] | None:
-    """(width, height) in pixels that this coded picture announces, None when it announces none.
+class Announced(NamedTuple):
+    """Two sizes, each (width, height) in pixels: of what is ``shown``, and of what is ``coded`` and gets memory."""
+
+    shown: tuple[int, int]
+    coded: tuple[int, int]
+
+
+def announced(codec: VideoCodec, data: bytes) -> list[Announced]:
+    """Every size that this coded picture announces, mostly none: which of several is used, a decoder finds out.
 
     ``data``: one access unit; H.264 as Annex B. Raises ``MalformedPacket`` for a header that cannot be read.
     """
-    match codec:
-        case "H264":
-            return _h264(data)
-        case "VP8":
-            return _vp8(data)
-        case "VP9":
-            return _vp9(data)
+    if codec == "H264":
+        return _h264(data)
+    size = _vp8(data) if codec == "VP8" else _vp9(data)
+    return [] if size is None else [Announced(size, size)]
+
+
+def picture_size(codec: VideoCodec, data: bytes) -> tuple[int, int] | None:
+    """(width, height) in pixels that this coded picture is shown in, the largest of ``announced``; None without any.
+
+    ``data``: one access unit; H.264 as Annex B. Raises ``MalformedPacket`` for a header that cannot be read.
+    """
+    sizes = [size.shown for size in announced(codec, data)]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _vp8(data: bytes) -> tuple[int, int] | None:
@@ -63,20 +84,20 @@ def _vp9(data: bytes) -> tuple[int, int] | None:
     return width, bits.read(16) + 1
 
 
-def _h264(data: bytes) -> tuple[int, int] | None:
-    """The first sequence parameter set of an Annex B access unit (H.264 section 7.3.2.1.1)."""
-    at = data.find(b"\0\0\1")
-    while at >= 0:
-        start = at + 3
-        if start < len(data) and data[start] & 0x1F == 7:
-            end = data.find(b"\0\0\1", start)
-            nal = data[start + 1 : end if end >= 0 else start + 1024]
-            return _sps_size(_Bits(nal.replace(b"\0\0\3", b"\0\0")))
-        at = data.find(b"\0\0\1", start)
-    return None
+def _h264(data: bytes) -> list[Announced]:
+    """The sequence parameter sets of an Annex B access unit (H.264 section 7.3.2.1.1)."""
+    found: list[Announced] = []
+    for start in _SPS.finditer(data):
+        if len(found) == _MAX_SPS:
+            raise MalformedPacket("H.264 picture with more SPS than there can be")
+        begin = start.end()
+        end = data.find(b"\0\0\1", begin, begin + _MAX_SPS_BYTES)
+        nal = data[begin : end if end >= 0 else begin + _MAX_SPS_BYTES]
+        found.append(_sps_size(_Bits(nal.replace(b"\0\0\3", b"\0\0"))))
+    return found
 
 
-def _sps_size(bits: _Bits) -> tuple[int, int]:
+def _sps_size(bits: _Bits) -> Announced:
     profile = bits.read(8)
     bits.read(16)  # constraint flags, level
     bits.ue()  # seq_parameter_set_id
@@ -100,6 +121,7 @@ def _sps_size(bits: _Bits) -> tuple[int, int]:
     if not frame_only:
         bits.read(1)  # mb_adaptive_frame_field_flag
     height = map_units * 16 * (2 - frame_only)
+    coded = width, height
     bits.read(1)  # direct_8x8_inference_flag
     if bits.read(1):  # frame_cropping_flag; crop units: table 6-1
         planar = separate or chroma == 0
@@ -109,7 +131,7 @@ def _sps_size(bits: _Bits) -> tuple[int, int]:
         height -= (bits.ue() + bits.ue()) * unit_y
     if width <= 0 or height <= 0:
         raise MalformedPacket("H.264 SPS crops everything away")
-    return width, height
+    return Announced((width, height), coded)
 
 
 def _skip_picture_order(bits: _Bits) -> None:

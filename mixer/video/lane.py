@@ -62,6 +62,7 @@ class DecodeLane:
         self.failed = 0
         self.size = (0, 0)  # of the newest picture, pixels
         self.refused: str | None = None  # why nothing is decoded now: what is sent is too large
+        self.refusals = 0  # pictures that were
         self.decode_ms = 0.0
         self.busy_s = 0.0  # decoding, of all pictures so far
         self.late_s = 0.0  # from a picture's coming until it is decoded, of the last second or so
@@ -142,6 +143,7 @@ class DecodeLane:
                 self._queue.clear()
             if isinstance(error, PictureTooLarge):  # another keyframe would be as large
                 self.refused = str(error)
+                self.refusals += 1
             else:
                 self._request_keyframe()
             return

@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
+from mixer.errors import MalformedPacket
 from mixer.media import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioCodec, EncodedVideo, VideoCodec
 from mixer.rtp.assemble import FrameAssembler
 from mixer.rtp.gaps import SoundGaps
 from mixer.rtp.history import unwrap_rtx
 from mixer.rtp.packet import RtpPacket
+from mixer.rtp.payload.h264 import SPS, START_CODE, identify
 from mixer.rtp.reception import ReceptionStats
 from mixer.rtp.red import RedUnpacker
+from mixer.video.headers import picture_size
 from mixer.webrtc.answer import MID, REPAIRED_RID, RID, Plan, Track
 from mixer.webrtc.offer import Codec
 
-MAX_SSRCS: Final = 64  # a session changes its camera now and then; libsrtp keeps a stream for each SSRC
+MAX_SSRCS: Final = (
+    64  # known at a time; a session changes its camera now and then, and the oldest are forgotten
+)
 SSRC_QUIET_S: Final = 0.5  # an earlier SSRC may come back once the current one has been silent so long
 MAX_PARAMETER_SETS: Final = 8  # senders put two
+REPAIRS_LATE_S: Final = (
+    2.0  # after a change of SSRC, repairs of the old one may still come: asked for, or probing
+)
 KEYFRAME_INTERVAL_S: Final = 0.3  # one request on its way at a time: a round trip and a frame
 
 _AUDIO_CLOCKS: Final[dict[str, int]] = {"opus": AUDIO_CLOCK_HZ}  # the rest 8 kHz, G.722 too (RFC 3551 4.5.2)
@@ -56,6 +63,7 @@ class IncomingTrack:
             self.gaps = SoundGaps(clock_hz)
         self.stats = ReceptionStats(clock_hz)
         self.ssrc: int | None = None
+        self.ssrc_since = float("-inf")
         self.assembler: FrameAssembler | None = None
         self.heard_at: float | None = None
         self.payload_bytes = 0
@@ -66,13 +74,21 @@ class IncomingTrack:
         self._keyframe_wanted = False
         self._keyframe_asked_at = float("-inf")
         self._measured: tuple[float, int] | None = None  # when, how many bytes
+        self._parameter_sets: dict[int, list[bytes]] = {}
+        self.unfit_sets = 0
+        """Parameter sets of the offer that are none."""
+        for agreed in track.codecs:
+            if agreed.name == "H264":
+                sets, unfit = _parameter_sets(agreed.codec)
+                self._parameter_sets[agreed.codec.payload_type] = sets
+                self.unfit_sets += unfit
 
     def accept(self, packet: RtpPacket, now: float) -> bool:
         """Take note of a packet that was routed here; ``False`` when it must be ignored."""
         if packet.payload_type not in self.codecs:
             return False
         if packet.ssrc != self.ssrc:
-            self.ssrc = packet.ssrc
+            self.ssrc, self.ssrc_since = packet.ssrc, now
             if self.assembler is not None:
                 self.assembler.reset()
         self.heard_at = now
@@ -122,7 +138,7 @@ class IncomingTrack:
         agreed = next(a for a in self.track.codecs if a.codec.payload_type == payload_type)
         match agreed.name:
             case "H264" | "VP8" | "VP9":
-                sets = _parameter_sets(agreed.codec)
+                sets = self._parameter_sets.get(payload_type, ())
                 return FrameAssembler(agreed.name, parameter_sets=sets, insists=True)
             case _:
                 raise ValueError(f"{agreed.name} is not a video codec")
@@ -140,13 +156,32 @@ class IncomingTrack:
         return True
 
 
-def _parameter_sets(codec: Codec) -> list[bytes]:
-    """SPS and PPS that the offer brought (RFC 6184 section 8.1); a sender may send them nowhere else."""
-    found = []
-    for part in codec.parameters.get("sprop-parameter-sets", "").split(","):
-        with contextlib.suppress(binascii.Error, ValueError):
-            found.append(base64.b64decode(part, validate=True))
-    return [nal for nal in found if nal][:MAX_PARAMETER_SETS]
+def _parameter_sets(codec: Codec) -> tuple[list[bytes], int]:
+    """SPS and PPS that the offer brought (RFC 6184 section 8.1), and how many entries beside them are unfit.
+
+    A sender may send them nowhere else; one that sends good ones in its stream must not suffer for bad ones here.
+    """
+    text = codec.parameters.get("sprop-parameter-sets", "")
+    parts = text.split(",") if text else []
+    found: list[bytes] = []
+    for part in parts[:MAX_PARAMETER_SETS]:
+        try:
+            nal = base64.b64decode(part, validate=True)
+            kind, _ = identify(nal)
+            if kind == SPS:  # it is put before keyframes, where one that cannot be read spoils them
+                picture_size("H264", START_CODE + nal)
+        except (binascii.Error, ValueError, MalformedPacket):
+            continue
+        found.append(nal)
+    return found, len(parts) - len(found)
+
+
+class _Repairs(NamedTuple):
+    """What the RTX packets of one SSRC repair. ``media``: the SSRC declared for it, or the current one when it came."""
+
+    incoming: IncomingTrack
+    media: int | None
+    declared: bool
 
 
 class Router:
@@ -161,9 +196,7 @@ class Router:
         ]
         self.dropped: Counter[str] = Counter()
         self._by_ssrc: dict[int, IncomingTrack] = {}
-        self._rtx: dict[
-            int, tuple[IncomingTrack, int | None]
-        ] = {}  # RTX SSRC -> track, media SSRC if declared
+        self._rtx: dict[int, _Repairs] = {}  # by the SSRC of the RTX packets
         self._declared: dict[int, IncomingTrack] = {}
         # RFC 9143 section 9.2 and RFC 8852: by MID, and by the layer's name where there are layers
         self._by_mid: dict[tuple[bytes, bytes | None], IncomingTrack] = {}
@@ -171,7 +204,11 @@ class Router:
         for incoming in self.tracks:
             section = incoming.track.section
             self._declared |= dict.fromkeys(section.ssrcs, incoming)
-            self._rtx |= {rtx: (incoming, media) for rtx, media in section.rtx_ssrcs.items()}
+            self._rtx |= {
+                rtx: _Repairs(incoming, media, declared=True) for rtx, media in section.rtx_ssrcs.items()
+            }
+            if incoming.unfit_sets:
+                self.dropped["parameter_set"] += incoming.unfit_sets
             self._rtx_types |= set(incoming.track.rtx)
             if section.mid is not None:
                 rid = None if incoming.rid is None else incoming.rid.encode()
@@ -180,7 +217,7 @@ class Router:
     def route(self, packet: RtpPacket, now: float) -> tuple[IncomingTrack, RtpPacket] | None:
         """The packet's track and the packet itself (out of its RTX wrapping); ``None``: drop it (counted)."""
         if packet.payload_type in self._rtx_types:
-            return self._repaired(packet)
+            return self._repaired(packet, now)
         incoming = self._by_ssrc.get(packet.ssrc)
         if incoming is None:
             incoming = self._first(packet, now)
@@ -200,17 +237,23 @@ class Router:
 
     def _first(self, packet: RtpPacket, now: float) -> IncomingTrack | None:
         """The first packet of an SSRC."""
-        if len(self._by_ssrc) >= MAX_SSRCS:
-            self.dropped["too_many_ssrcs"] += 1
-            return None
         if packet.ssrc in self._rtx:
             return None
         incoming = self._owner(packet)
         if incoming is None:
             self.dropped["unknown_ssrc"] += 1
             return None
+        if len(self._by_ssrc) >= MAX_SSRCS:
+            self._forget_oldest()
         self._by_ssrc[packet.ssrc] = incoming
         return incoming
+
+    def _forget_oldest(self) -> None:
+        """Of the SSRCs that nobody uses now; there are, for a track uses one and an offer has fewer tracks."""
+        oldest = next((ssrc for ssrc, incoming in self._by_ssrc.items() if ssrc != incoming.ssrc), None)
+        if oldest is not None:
+            del self._by_ssrc[oldest]
+            self.dropped["forgotten_ssrc"] += 1
 
     def _owner(self, packet: RtpPacket) -> IncomingTrack | None:
         named = self._named(packet, RID)
@@ -240,29 +283,42 @@ class Router:
                     return found
         return None
 
-    def _repaired(self, packet: RtpPacket) -> tuple[IncomingTrack, RtpPacket] | None:
-        incoming, ssrc = self._rtx.get(packet.ssrc, (None, None))
-        if incoming is None:
-            incoming = self._rtx_owner(packet)
-        if incoming is None:
+    def _repaired(self, packet: RtpPacket, now: float) -> tuple[IncomingTrack, RtpPacket] | None:
+        repairs = self._rtx.get(packet.ssrc) or self._learn(packet)
+        if repairs is None:
             self.dropped["unknown_rtx"] += 1
             return None
-        if ssrc is None or ssrc != incoming.ssrc:
-            ssrc = incoming.ssrc
-        if ssrc is None:  # a repair of nothing yet: probing before the first picture
+        incoming, media, declared = repairs
+        if declared and media is not None:  # of layers, the one that this SSRC turned out to be
+            incoming = self._by_ssrc.get(media, incoming)
+        if incoming.ssrc is None:  # a repair of nothing yet: probing before the first picture
             return None
-        original = unwrap_rtx(packet, payload_type=incoming.track.rtx[packet.payload_type], ssrc=ssrc)
+        if media != incoming.ssrc:
+            # Its numbers are those of the SSRC before: two of them would put the assembler out of step.
+            if declared or (media is not None and now - incoming.ssrc_since < REPAIRS_LATE_S):
+                self.dropped["old_rtx"] += 1
+                return None
+            self._rtx[packet.ssrc] = repairs._replace(media=incoming.ssrc)  # a sender that keeps it
+        rtx_of = incoming.track.rtx
+        if packet.payload_type not in rtx_of:
+            self.dropped["payload_type"] += 1
+            return None
+        original = unwrap_rtx(packet, payload_type=rtx_of[packet.payload_type], ssrc=incoming.ssrc)
         return None if original is None else (incoming, replace(original, extensions={}))
 
-    def _rtx_owner(self, packet: RtpPacket) -> IncomingTrack | None:
+    def _learn(self, packet: RtpPacket) -> _Repairs | None:
+        """Whose repairs an undeclared SSRC carries, if only one track can be meant."""
         named = self._named(packet, REPAIRED_RID)
         takers = [incoming for incoming in self.tracks if packet.payload_type in incoming.track.rtx]
         if named is not None:
             takers = [named]
-        if len(takers) == 1 and packet.payload_type in takers[0].track.rtx and len(self._rtx) < MAX_SSRCS:
-            self._rtx[packet.ssrc] = (takers[0], None)
-            return takers[0]
-        return None
+        if len(takers) != 1 or packet.payload_type not in takers[0].track.rtx:
+            return None
+        learned = [ssrc for ssrc, repairs in self._rtx.items() if not repairs.declared]
+        if len(learned) >= MAX_SSRCS:
+            del self._rtx[learned[0]]
+        self._rtx[packet.ssrc] = _Repairs(takers[0], takers[0].ssrc, declared=False)
+        return self._rtx[packet.ssrc]
 
 
 def _element(packet: RtpPacket, track: Track, uri: str) -> bytes | None:

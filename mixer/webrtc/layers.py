@@ -19,7 +19,7 @@ from mixer.webrtc.incoming import IncomingTrack
 SILENT_S: Final = (
     2.0  # a layer that the sender has turned off; one of a trickle still sends a picture a second
 )
-ENOUGH: Final = 0.8  # of the tile's height: a picture scaled up by a quarter is not seen to be
+ENOUGH: Final = 0.8  # of both edges of what is asked for: a picture scaled up by a quarter is not seen to be
 ASK_AGAIN_S: Final = 1.0
 
 
@@ -81,13 +81,17 @@ class Layers:
         known = sorted(
             (layer for layer in live if layer in self._sizes), key=lambda layer: self._sizes[layer]
         )
-        fits = [layer for layer in known if self._sizes[layer][1] >= ENOUGH * self._demand.height]
+        fits = [layer for layer in known if self._fills(*self._sizes[layer])]
         if fits:
             return fits[0]
         unknown = [
             layer for layer in live if layer not in self._sizes
         ]  # its keyframe was lost: perhaps larger
         return next(iter(unknown), None) or next(reversed(known), None)
+
+    def _fills(self, width: int, height: int) -> bool:
+        """An upright picture is high enough for most tiles, and not wide enough for one that it has to cover."""
+        return width >= ENOUGH * self._demand.width and height >= ENOUGH * self._demand.height
 
     def _note_size(self, incoming: IncomingTrack, frame: EncodedVideo) -> None:
         try:

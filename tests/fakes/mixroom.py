@@ -138,6 +138,11 @@ class Bridge:
     def outputs(self) -> int:
         return len(self._outputs)
 
+    @property
+    def rates(self) -> set[int]:
+        """Bit rates of what is being made."""
+        return {bitrate_bps for _, _, bitrate_bps, _ in self._outputs.values()}
+
     def tick(self, index: int) -> None:
         for sink, frames, bitrate_bps, repeats in list(self._outputs.values()):
             if (index + 1) % frames == 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +60,8 @@ from recording.store import read_object
 from recording.trackcodecs import audio_form
 from recording.tracks import is_track
 from tests.fakes.memory_store import MemoryStore
+from tests.fuzz import legs
+from tests.fuzz.chunks import chunks, joined
 from tests.turn.relay import UDP, Relay, bind, five_tuple, send_indication
 from turn.core import MAX_AMPLIFICATION, Answer
 from turn.message import Class, MalformedMessage, Method, frame_bytes, parse_message, write_message
@@ -103,12 +105,14 @@ def rtcp(data: bytes) -> None:
 
 
 def sdp(data: bytes) -> None:
-    """An offer, what is made of it, and the answer."""
+    """An offer, what is made of it, the answer, and the first pictures that come."""
     with contextlib.suppress(BadOffer, UnsupportedOffer):
         offer = parse_offer(data.decode(errors="replace"))
-        answer = write_answer(offer, negotiate(offer, send=True, receive=True), _LOCAL)
+        plan = negotiate(offer, send=True, receive=True)
+        answer = write_answer(offer, plan, _LOCAL)
         assert answer.count("\r\nm=") == len(offer.sections)
         assert "\n" not in answer.replace("\r\n", "")
+        legs.keyframes(plan)
 
 
 def sdpfrag(data: bytes) -> None:
@@ -135,7 +139,7 @@ def turn(data: bytes) -> None:
     relay, at = Relay(), five_tuple()
     relay.ask(at, Method.ALLOCATE, UDP)
     bind(relay, at, 0x4000, ("198.51.100.9", 5000))
-    for sequence, chunk in _chunks(data):
+    for sequence, chunk in chunks(data):
         cookie = chunk[:2] + max(0, len(chunk) - 20).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + chunk[8:]
         for one in (chunk, cookie):
             for output in relay.raw(one, at if sequence % 2 else five_tuple(sequence % 7)):
@@ -146,7 +150,7 @@ def turn(data: bytes) -> None:
 def red(data: bytes) -> None:
     """A stream of RED packets out of one run of bytes."""
     take = RedUnpacker(red_type=63, inner_type=111)
-    for sequence, payload in _chunks(data):
+    for sequence, payload in chunks(data):
         with contextlib.suppress(MalformedPacket):
             found = take.unpack(RtpPacket(63 if len(payload) % 7 else 111, False, sequence, 0, 1, payload))
             assert len(found) <= MAX_BLOCKS
@@ -157,7 +161,7 @@ def video(data: bytes) -> None:
     if not data:
         return
     assembler = FrameAssembler(_VIDEO[data[0] % 3])
-    for step, (sequence, payload) in enumerate(_chunks(data[1:])):
+    for step, (sequence, payload) in enumerate(chunks(data[1:])):
         marker = len(payload) % 3 == 0
         packet = RtpPacket(96, marker, sequence, step // 3 * 3000, 1 + (len(payload) == 77), payload)
         for frame in assembler.push(packet, step / 100):
@@ -181,7 +185,7 @@ def audio(data: bytes) -> None:
         return
     codec = _AUDIO[data[0] % 4]
     playout = Playout(clock_hz=48_000 if codec == "opus" else 8_000, fec=codec == "opus")
-    for step, (sequence, payload) in enumerate(_chunks(data[1:])):
+    for step, (sequence, payload) in enumerate(chunks(data[1:])):
         with contextlib.suppress(MalformedPacket):
             samples = duration_samples(codec, payload)
             assert 0 < samples <= max(MAX_OPUS_SAMPLES, MAX_PCM_BYTES * 6)
@@ -194,7 +198,7 @@ def audio(data: bytes) -> None:
 def arrivals(data: bytes) -> None:
     """Transport-wide numbers, as strangers choose them."""
     log = ArrivalLog()
-    for step, (sequence, _) in enumerate(_chunks(data)):
+    for step, (sequence, _) in enumerate(chunks(data)):
         log.record(sequence, step / 1000)
         if step % 50 == 49:
             for report in log.report(sender_ssrc=1, media_ssrc=2, now=step / 1000):
@@ -216,17 +220,6 @@ def matroska(data: bytes) -> None:
     extent = scan(io.BytesIO(data))
     assert extent.whole_bytes <= len(data)
     assert scan(io.BytesIO(data[: extent.whole_bytes])) == extent
-
-
-def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Two bytes of sequence number (a step from the last), one of length, so many bytes; and again."""
-    position, sequence = 0, 1000
-    while position + 3 <= len(data):
-        step = int.from_bytes(data[position : position + 2], "big")
-        sequence = (sequence + (step if step > 0xF000 else step % 4)) & 0xFFFF
-        length = data[position + 2]
-        yield sequence, data[position + 3 : position + 3 + length]
-        position += 3 + length
 
 
 def encrypted(data: bytes) -> None:
@@ -267,17 +260,14 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     for target in (
         *(rtp, rtcp, sdp, sdpfrag, stun, turn, red, video, headers, audio, arrivals),
         *(timeline, matroska, records, film, encrypted),
+        *legs.TARGETS,
     )
 }
 
 
-def _joined(*payloads: bytes) -> bytes:
-    return b"".join(b"\0\1" + bytes([len(part)]) + part for part in payloads)
-
-
 def seeds(name: str) -> list[bytes]:
     """Real inputs to begin from."""
-    return _SEEDS[name]
+    return {**_SEEDS, **legs.SEEDS}[name]
 
 
 def _feedback_seed() -> bytes:
@@ -290,8 +280,6 @@ def _feedback_seed() -> bytes:
 
 
 _KEY: Final = b"\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00" + bytes(400)
-_SPS: Final = bytes.fromhex("0000000167 42c015da0507ec05a830303528000003000800000300f478b175")
-_IDR: Final = _SPS + b"\0\0\0\1\x68\xce\x3c\x80\0\0\0\1\x65" + bytes(range(200))
 _BLOCK: Final = ReportBlock(1, 2, 3, 4, 5, 6, 7)
 _COMPOUND: Final = (
     SenderReport(1, 2, 3, 4, 5, (_BLOCK,)),
@@ -337,26 +325,30 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         write_rtcp([ReceiverReport(1, (_BLOCK, _BLOCK))]),
         _feedback_seed(),
     ],
-    "sdp": [path.read_bytes().replace(b"\n", b"\r\n") for path in sorted(_OFFERS.glob("*.sdp"))],
+    "sdp": [
+        *(path.read_bytes().replace(b"\n", b"\r\n") for path in sorted(_OFFERS.glob("*.sdp"))),
+        legs.offer("Z0LAFdoFB+wFqDAwNSgAAAMACAAAAwD0eLF1,aM48gA==").encode(),
+        legs.offer("Zw==").encode(),
+    ],
     "sdpfrag": [
         b"a=ice-ufrag:EsAw\r\na=candidate:1 1 udp 2122 192.0.2.1 61764 typ host\r\na=end-of-candidates\r\n"
     ],
     "stun": [bytes.fromhex("000100102112a442") + bytes(12) + b"\0\6\0\x09ours:them\0\0\0"],
     "turn": [
-        _joined(send_indication(("198.51.100.9", 5000), b"data")),
-        _joined(write_message(Method.ALLOCATE, Class.REQUEST, bytes(12), [UDP]), b"\x40\0\0\4data"),
+        joined(send_indication(("198.51.100.9", 5000), b"data")),
+        joined(write_message(Method.ALLOCATE, Class.REQUEST, bytes(12), [UDP]), b"\x40\0\0\4data"),
         write_message(
             Method.REFRESH, Class.REQUEST, bytes(12), [UDP], key=b"k", sha256=True, fingerprint=True
         ),
     ],
-    "red": [_joined(b"\x6fabc", b"\xef\x0f\x00\x03\x6fabcdef")],
+    "red": [joined(b"\x6fabc", b"\xef\x0f\x00\x03\x6fabcdef")],
     "video": [
-        b"\0" + _joined(*vp8.packetize(_KEY, 200, picture_id=4)),
-        b"\1" + _joined(b"\x8c\x80" + bytes(40)),
-        b"\2" + _joined(*h264.packetize(_IDR, 200)),
+        b"\0" + joined(*vp8.packetize(_KEY, 200, picture_id=4)),
+        b"\1" + joined(b"\x8c\x80" + bytes(40)),
+        b"\2" + joined(*h264.packetize(legs.IDR, 200)),
     ],
-    "headers": [b"\0" + _KEY[:40], b"\1\x82\x49\x83\x42\0\x04\xff\x02\xcf\0", b"\2" + _IDR],
-    "audio": [b"\0" + _joined(b"\x78" + bytes(60), b"\x7b\x02" + bytes(60)), b"\2" + _joined(bytes(160))],
+    "headers": [b"\0" + _KEY[:40], b"\1\x82\x49\x83\x42\0\x04\xff\x02\xcf\0", b"\2" + legs.IDR],
+    "audio": [b"\0" + joined(b"\x78" + bytes(60), b"\x7b\x02" + bytes(60)), b"\2" + joined(bytes(160))],
     "timeline": [
         b'{"t":0,"event":"join","participant":"a","name":"A"}\n{"t":1,"event":"layout","layout":{"preset":"pip"}}\n'
         b'{"t":1,"event":"track","participant":"a","file":"data/tracks/001.mkv","kind":"camera"}\n'
@@ -367,7 +359,7 @@ _SEEDS: Final[dict[str, list[bytes]]] = {
         + cluster([Block(n, b"abc", True) for n in range(3)]) * 2
     ],
     "encrypted": [header(bytes(32)) + bytes(16), header(bytes(32)) + bytes(SEALED_BYTES + 16)],
-    "arrivals": [_joined(*[b""] * 120)],
+    "arrivals": [joined(*[b""] * 120)],
     "records": [
         b'{"act":{"act":"hold","recording":"X","number":1,"time":"2026-01-01T00:00:00Z","by":"a","reason":"r"},'
         b'"key":"ab","signature":"00"}',

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from mixer.audio.bridge import AudioBridge
+from mixer.audio.opus import OpusEncoder
+from mixer.audio.payload import opus_has_fec
 from mixer.distribution import RECORDED, RECORDED_APART, Distribution
 from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio, EncodedVideo, VideoCodec
 from mixer.video.rendition import RENDITIONS
+from tests.mixer.audio.signals import syllables
 
 
 class Canvas:
@@ -21,6 +26,7 @@ class Canvas:
     def __init__(self) -> None:
         self.sinks: dict[tuple[str, VideoCodec], Callable[[EncodedVideo], None]] = {}
         self.forced: list[tuple[str, VideoCodec]] = []
+        self.intervals_s: dict[tuple[str, VideoCodec], float | None] = {}
         self.index = 0
 
     def want(self, name: str, codec: VideoCodec, sink: Callable[[EncodedVideo], None]) -> None:
@@ -33,7 +39,7 @@ class Canvas:
         self.forced.append((name, codec))
 
     def set_keyframe_interval(self, name: str, codec: VideoCodec, seconds: float | None) -> None:
-        pass
+        self.intervals_s[name, codec] = seconds
 
     async def show(self, name: str, *, keyframe: bool = False) -> None:
         self.index += 1
@@ -241,6 +247,18 @@ async def test_from_the_word_on_the_recorder_gets_nothing_of_the_other_canvas() 
     assert canvas.sinks == {}, "nothing is encoded while nothing is recorded"
 
 
+async def test_what_is_recorded_has_a_keyframe_each_two_seconds_and_what_is_watched_is_spared_them() -> None:
+    out, canvas, _ = distribution()
+    out.subscribe(connection("high", "v"))
+    assert canvas.intervals_s == {}
+    out.record(lambda frame: None)
+    assert canvas.intervals_s == {RECORDED: 2.0}
+    out.record_apart(True)
+    assert canvas.intervals_s == {RECORDED: None, RECORDED_APART: 2.0}
+    out.stop_recording()
+    assert canvas.intervals_s == {RECORDED: None, RECORDED_APART: None}
+
+
 async def test_a_listener_that_loses_gets_red_if_it_takes_that_else_fec_within_the_same_limits() -> None:
     out, _, bridge = distribution()
     red, plain = connection("high", "red"), connection("high", "plain")
@@ -270,5 +288,29 @@ async def test_where_every_bit_counts_lost_sound_is_sent_again_on_request_if_tha
         out.subscribe(viewer)
     for index in range(12):
         bridge.tick(index, index * 0.02)
-    assert [viewer.peer.sound[-1].earlier == () for viewer in (asks, cannot)] == [True, False]
-    assert {form.bitrate_bps for form in bridge._shared} == {12_000, 6_000}
+    assert [viewer.peer.sound[-1].earlier for viewer in (asks, cannot)] == [(), ()], "two copies are too many"
+    forms = {key.split("#")[0]: outlet.shared.form for key, outlet in bridge._outlets.items()}
+    assert (forms["asks"].fec, forms["asks"].bitrate_bps) == (False, 12_000), (
+        "FEC would cost it its wide band"
+    )
+    assert (forms["cannot"].fec, forms["cannot"].bitrate_bps) == (True, 14_600)
+
+
+@pytest.mark.parametrize("name", list(RENDITIONS))
+async def test_who_takes_nothing_but_opus_gets_fec_in_the_packets_of_every_rendition(name: str) -> None:
+    """A viewer whose line loses, one whose does not, and somebody who speaks."""
+    out, _, bridge = distribution()
+    lossy, calm = connection(name, "lossy"), connection(name, "calm")
+    lossy.fec = True
+    for viewer in (lossy, calm):
+        out.subscribe(viewer)
+    bridge.add_input("ann", "opus")
+    voice, encoder = syllables(4.0), OpusEncoder(32_000)
+    for index in range(200):
+        data = encoder.encode(voice[index * 960 : index * 960 + 960])
+        bridge.push("ann", index, index * 960, data, "opus", index * 0.02, 7, None)
+        bridge.tick(index, index * 0.02 + 0.01)
+    carrying = [sum(opus_has_fec(frame.data) for frame in viewer.peer.sound) for viewer in (lossy, calm)]
+    assert carrying[0] > 0.6 * len(lossy.peer.sound)
+    assert carrying[1] == 0, "whose line is good loses nothing to FEC"
+    assert {frame.samples for frame in lossy.peer.sound} == {RENDITIONS[name].audio_ptime_ms * 48}

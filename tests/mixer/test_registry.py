@@ -301,6 +301,13 @@ async def test_a_viewer_s_move_is_an_event(d: Desk) -> None:
     assert told == {"id": "ann", "session": "s1", "before": "high", "rendition": "low"}
 
 
+async def test_a_picture_that_is_too_large_is_an_event(d: Desk) -> None:
+    await d.registry.offer("demo", "whip", ANN, OFFER)
+    refused = protocol.PictureRefused(participant="ann", screen=True, detail="picture of 4096×2160 pixels")
+    told = await until(d, "picture.refused", lambda: d.host.say("demo", refused))
+    assert told == {"id": "ann", "screen": True, "detail": "picture of 4096×2160 pixels"}
+
+
 async def test_all_rooms_together_may_not_use_more_than_the_machine_has() -> None:
     desk = Desk()
     desk.registry = Registry(desk.host, desk.desk, SETTINGS.model_copy(update={"cpu_cores": 2.0}))

@@ -189,6 +189,25 @@ async def test_sound_that_is_sent_twice_or_again_stays_within_the_contract(name:
     assert viewer.stats["repeated"] >= (30 * 50 / 3 / 10 * 0.9 if asks else 0)
 
 
+@pytest.mark.parametrize("name", list(RENDITIONS))
+async def test_sound_with_fec_stays_within_the_contract(name: str) -> None:
+    """For who takes neither RED nor repeats of sound, like Firefox."""
+    room = MixRoom(seed=8, busy=1.0)
+    viewer = await room.join("v", line(), asked=name)
+    viewer.connection._fec.update = lambda loss, now: True  # type: ignore[method-assign]
+    mix = viewer.connection.peer._mix
+    mix.audio._history = mix.red = None  # type: ignore[union-attr]
+    await room.run(5.0)
+    before = viewer.received_bytes
+    await room.run(65.0)
+    assert room.bridge.rates == {RENDITIONS[name].fec_bps}
+    assert (
+        0.6 * RENDITIONS[name].wire_bps
+        < (viewer.received_bytes - before) * 8 / 60
+        <= RENDITIONS[name].wire_bps
+    )
+
+
 @pytest.mark.parametrize(("rate_bps", "name"), [(150e3, "low"), (60e3, "audio")])
 async def test_trying_for_more_stays_within_the_contract_too(rate_bps: float, name: str) -> None:
     room = MixRoom(seed=8, busy=1.0)

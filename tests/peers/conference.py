@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import aiohttp
+import numpy as np
+from PIL import Image
 
 from mixer.media import EncodedVideo, VideoCodec
 from mixer.probe.callers import Caller, Conductor
@@ -27,6 +31,7 @@ from tests.serving import Server, workers
 
 LOOK_S: Final = 0.005
 WINDOW_S: Final = 0.2
+BORDER_PX: Final = 16  # of a tile: who speaks has one
 
 
 class Client(WebRtcClient):
@@ -91,6 +96,7 @@ class Conference:
         self._looks: list[float] = []
         self._scheduling: Scheduling | None = None
         self.caller: Client | None = None
+        self.honest = ""  # the caller's id
 
     def client(
         self,
@@ -164,6 +170,39 @@ class Conference:
         body = await asyncio.to_thread(self.server.call, "GET", f"/v1/rooms/{self.room}/stats")
         return dict(body["ticks"])
 
+    async def tile(self, sub: str) -> np.ndarray:
+        """What the canvas shows of a participant now, without the border: (height, width, 3) of RGB."""
+        room, call = f"/v1/rooms/{self.room}", self.server.call
+        placed = await asyncio.to_thread(call, "POST", f"{room}/layout/preview", {"preset": "grid"})
+        at = next(tile for tile in placed["tiles"] if tile["participant"] == sub)
+        png = await asyncio.to_thread(call, "GET", f"{room}/snapshot.png")
+        left, top = at["x"] + BORDER_PX, at["y"] + BORDER_PX
+        right, bottom = at["x"] + at["width"] - BORDER_PX, at["y"] + at["height"] - BORDER_PX
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.int16)[top:bottom, left:right]
+
+    @contextlib.asynccontextmanager
+    async def events(self, kind: str) -> AsyncIterator[list[dict[str, Any]]]:
+        """The data of the room's events of that ``kind``, as they come."""
+        found: list[dict[str, Any]] = []
+        headers = {"Authorization": f"Bearer {self.server.token}", "Accept": "text/event-stream"}
+
+        async def listen(response: aiohttp.ClientResponse) -> None:
+            async for line in response.content:
+                if line.startswith(b"data:"):
+                    event = json.loads(line[5:])
+                    if event["type"] == kind:
+                        found.append(event["data"])
+
+        async with self._http.get(
+            f"{self.server.url}/v1/events?room={self.room}", headers=headers
+        ) as response:
+            assert response.status == 200
+            task = asyncio.create_task(listen(response))
+            try:
+                yield found
+            finally:
+                task.cancel()
+
     async def stats(self) -> dict[str, dict[str, object]]:
         """The room's figures, participants by id."""
         body = await asyncio.to_thread(self.server.call, "GET", f"/v1/rooms/{self.room}/stats")
@@ -178,7 +217,7 @@ async def conference(
     async with aiohttp.ClientSession() as http, contextlib.AsyncExitStack() as stack:
         made = Conference(server, server.room(room), http)
         entry = made.enter("Honest")
-        made.caller = made.client("sendonly", entry.token)
+        made.caller, made.honest = made.client("sendonly", entry.token), entry.sub
         viewer = made.client("recvonly", made.enter("Viewer", "viewer").token, ("H264",))
         viewer.on_audio, viewer.on_video = made.heard, made.seen
         for client in (made.caller, viewer):

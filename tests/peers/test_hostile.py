@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +17,14 @@ import numpy as np
 import pylibsrtp
 import pytest
 
-from mixer.media import TICK_S
+from mixer.media import TICK_S, VideoCodec
 from mixer.probe.loops import AudioLoop, CameraLoops, encode_audio, encode_video
 from mixer.probe.signal import Identity
-from mixer.rtp.payload import vp8
+from mixer.rtp.payload import h264, vp8
 from mixer.ticks import PAUSE_S
 from mixer.webrtc.client_streams import Outgoing
 from tests.bench.processes import tree, usage
+from tests.mixer.video.clips import coded as coded_frames
 from tests.peers.conference import Client, Conference, Holes, conference
 from tests.peers.spare import with_time_to_spare
 from tests.serving import Server
@@ -36,6 +38,25 @@ FLOOD_PER_S: Final = 2000
 SILENCE: Final = b"\xf8\xff\xfe"  # RFC 6716: a TOC byte and a frame of 20 ms of nothing
 
 Attack = Callable[[Conference], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Pictures as payloads of ``codec``, over and over; ``keyframes``: which of them are."""
+
+    codec: VideoCodec
+    pictures: Sequence[Sequence[bytes]]
+    keyframes: Sequence[int]
+
+
+@pytest.fixture(scope="module", params=["VP8", "H264"])
+def camera(request: pytest.FixtureRequest, media: tuple[CameraLoops, AudioLoop]) -> Camera:
+    if request.param == "VP8":
+        loop = media[0].loops[1]
+        return Camera("VP8", loop.pictures, loop.keyframes)
+    frames = coded_frames("H264", 640, 360, 60)
+    pictures = [h264.packetize(frame.data) for frame in frames]
+    return Camera("H264", pictures, [number for number, frame in enumerate(frames) if frame.keyframe])
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +112,19 @@ async def attacking(calm: Conference, client: Client) -> AsyncIterator[Client]:
         await client.close()
 
 
+@contextlib.asynccontextmanager
+async def a_placeholder_at_most(calm: Conference, sub: str) -> AsyncIterator[None]:
+    """The tile says who that is, before and after, while the honest one's picture moves."""
+    before, moving = await calm.tile(sub), await calm.tile(calm.honest)
+    assert before.std() > 5, "initials and a name"
+    yield
+    changed = float(np.abs(await calm.tile(sub) - before).mean())
+    assert changed < 1, "the placeholder stayed"
+    moved = float(np.abs(await calm.tile(calm.honest) - moving).mean())
+    assert moved > 1, "the canvas did not stand still"
+    assert (await shown(calm, sub))["decoded"] == 0
+
+
 async def shown(calm: Conference, sub: str) -> dict[str, Any]:
     return dict((await calm.stats())[sub])
 
@@ -137,12 +171,18 @@ async def test_replays_and_forgeries_from_a_proven_source(
     await endured(server, "replays", media, attack)
 
 
-async def test_noise_of_an_authenticated_peer(server: Server, media: tuple[CameraLoops, AudioLoop]) -> None:
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_noise_of_an_authenticated_peer(
+    server: Server, media: tuple[CameraLoops, AudioLoop], codec: VideoCodec
+) -> None:
     chance = random.Random(3)
 
     async def attack(calm: Conference) -> None:
         entry = calm.enter("Noise")
-        async with attacking(calm, calm.client("sendonly", entry.token)) as noise:
+        async with (
+            attacking(calm, calm.client("sendonly", entry.token, (codec,))) as noise,
+            a_placeholder_at_most(calm, entry.sub),
+        ):
 
             def send(number: int) -> None:
                 noise.send_video([chance.randbytes(chance.randrange(1, 1100))], timestamp=number * 90)
@@ -150,40 +190,41 @@ async def test_noise_of_an_authenticated_peer(server: Server, media: tuple[Camer
                 noise._transport.send_rtcp(b"\x80" + chance.randbytes(4 * chance.randrange(1, 40) + 3))  # type: ignore[union-attr]
 
             await steadily(ATTACK_S - 1, 500, send)
-            assert (await shown(calm, entry.sub))["decoded"] == 0
 
-    await endured(server, "noise", media, attack)
+    await endured(server, f"noise-{codec.lower()}", media, attack)
 
 
 async def test_damaged_pictures_of_a_real_camera(
-    server: Server, media: tuple[CameraLoops, AudioLoop]
+    server: Server, media: tuple[CameraLoops, AudioLoop], camera: Camera
 ) -> None:
     """Keyframe headers are whole, what follows is damaged: this reaches the decoder."""
     chance = random.Random(4)
-    loop = media[0].loops[1]
 
     async def attack(calm: Conference) -> None:
         entry = calm.enter("Damaged")
-        async with attacking(calm, calm.client("sendonly", entry.token)) as damaged:
+        async with attacking(calm, calm.client("sendonly", entry.token, (camera.codec,))) as damaged:
 
             def send(number: int) -> None:
-                payloads = [bytearray(part) for part in loop.pictures[number % 30]]
+                payloads = [bytearray(part) for part in camera.pictures[number % 30]]
                 for part in payloads:
                     for _ in range(8):
                         part[chance.randrange(min(20, len(part) - 1), len(part))] = chance.randrange(256)
                 damaged.send_video([bytes(part) for part in payloads], timestamp=number * 3000)
 
             await steadily(ATTACK_S - 1, 30, send)
+            found = await shown(calm, entry.sub)
+            assert found["decoded"] + found["decode_failed"] > 0, "it reached the decoder"
 
-    await endured(server, "damaged", media, attack)
+    await endured(server, f"damaged-{camera.codec.lower()}", media, attack)
 
 
-async def test_never_a_keyframe(server: Server, media: tuple[CameraLoops, AudioLoop]) -> None:
-    loop = media[0].loops[0]
-
+async def test_never_a_keyframe(server: Server, media: tuple[CameraLoops, AudioLoop], camera: Camera) -> None:
     async def attack(calm: Conference) -> None:
         entry = calm.enter("Delta")
-        async with attacking(calm, calm.client("sendonly", entry.token)) as delta:
+        async with (
+            attacking(calm, calm.client("sendonly", entry.token, (camera.codec,))) as delta,
+            a_placeholder_at_most(calm, entry.sub),
+        ):
             asked = 0
 
             def wanted() -> None:
@@ -191,16 +232,17 @@ async def test_never_a_keyframe(server: Server, media: tuple[CameraLoops, AudioL
                 asked += 1
 
             delta.on_keyframe_request = wanted
-            place = [number for number in range(len(loop.pictures)) if number not in loop.keyframes]
+            place = [number for number in range(len(camera.pictures)) if number not in camera.keyframes]
             await steadily(
                 ATTACK_S - 1,
                 30,
-                lambda number: delta.send_video(loop.pictures[place[number % 100]], timestamp=number * 3000),
+                lambda number: delta.send_video(
+                    camera.pictures[place[number % len(place)]], timestamp=number * 3000
+                ),
             )
-            assert (await shown(calm, entry.sub))["decoded"] == 0
             assert 2 <= asked <= 12, f"{asked} keyframe requests: some, but no storm"
 
-    await endured(server, "delta", media, attack)
+    await endured(server, f"delta-{camera.codec.lower()}", media, attack)
 
 
 def coded(width: int, height: int) -> list[bytes]:
@@ -230,7 +272,11 @@ async def test_4k_is_not_decoded_and_its_sender_is_told(
 ) -> None:
     async def attack(calm: Conference) -> None:
         entry = calm.enter("Huge")
-        async with attacking(calm, calm.client("sendonly", entry.token)) as huge:
+        async with (
+            attacking(calm, calm.client("sendonly", entry.token)) as huge,
+            a_placeholder_at_most(calm, entry.sub),
+            calm.events("picture.refused") as told,
+        ):
             estimates: list[int] = []
             asked: list[int] = []
             huge.on_estimate = estimates.append
@@ -242,9 +288,11 @@ async def test_4k_is_not_decoded_and_its_sender_is_told(
 
             await steadily(ATTACK_S - 1.5, 10, send)
             found = await shown(calm, entry.sub)
-            assert found["decoded"] == 0
             assert "4096×2160" in found["refused"]
             assert found["asked_kbps"] <= 30
+            (event,) = told
+            assert (event["id"], event["screen"]) == (entry.sub, False)
+            assert "4096×2160" in event["detail"]
             assert estimates[-1] < 100_000 + 1, "REMB falls to a trickle of picture beside the sound"
             assert len(asked) <= 2, "another keyframe would be as large"
 

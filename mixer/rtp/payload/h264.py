@@ -35,14 +35,15 @@ class H264Depacketizer:
 
     SPS and PPS that came in the SDP or in packets of their own are put before an IDR picture that lacks
     them, so that every keyframe that leaves here decodes on its own.
+
+    ``parameter_sets``: such as `identify` knows. Raises MalformedPacket for others.
     """
 
     def __init__(self, parameter_sets: Sequence[bytes] = ()) -> None:
         self._sps: dict[int, bytes] = {}
         self._pps: dict[int, bytes] = {}
         for nal in parameter_sets:
-            if nal and nal[0] & 0x1F in (SPS, PPS):
-                self._store(nal)
+            self._store(nal)
 
     def start(self, payload: bytes) -> Start:
         try:
@@ -76,15 +77,21 @@ class H264Depacketizer:
         return Picture(b"".join(START_CODE + nal for nal in nals), keyframe)
 
     def _store(self, nal: bytes) -> None:
-        if len(nal) > _MAX_STORED_SIZE:
-            raise MalformedPacket("H264: an oversized parameter set")
-        if nal[0] & 0x1F == SPS:
-            stored, identifier = self._sps, _exp_golomb(nal, 4)  # after profile, constraints, level
-        else:
-            stored, identifier = self._pps, _exp_golomb(nal, 1)
+        kind, identifier = identify(nal)
+        stored = self._sps if kind == SPS else self._pps
         if identifier not in stored and len(stored) >= _MAX_STORED:
             raise MalformedPacket("H264: too many parameter sets")
         stored[identifier] = nal
+
+
+def identify(nal: bytes) -> tuple[int, int]:
+    """`SPS` or `PPS`, and the identifier of such a parameter set (untrusted). Raises MalformedPacket."""
+    if not nal or nal[0] & 0x80 or nal[0] & 0x1F not in (SPS, PPS):
+        raise MalformedPacket("H264: not a parameter set")
+    if len(nal) > _MAX_STORED_SIZE:
+        raise MalformedPacket("H264: an oversized parameter set")
+    kind = nal[0] & 0x1F
+    return kind, _exp_golomb(nal, 4 if kind == SPS else 1)  # an SPS has profile, constraints, level before it
 
 
 def packetize(frame: bytes, max_payload: int = MAX_PAYLOAD) -> list[bytes]:

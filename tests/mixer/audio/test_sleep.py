@@ -120,7 +120,7 @@ def test_a_sleepers_first_word_is_whole_on_time_and_does_not_click(codec):
     assert np.abs(np.diff(ours)).max() < 1.3 * np.abs(np.diff(reference)).max()
 
 
-def test_nine_speak_and_the_loudest_eight_are_heard_the_ninth_is_not_decoded():
+def test_one_more_speak_than_there_are_places_and_the_quietest_is_neither_heard_nor_decoded():
     room = Room()
     hz = [300 + 137 * n for n in range(PLACES + 1)]
     loud = [0.02] + [0.06] * PLACES
@@ -133,6 +133,19 @@ def test_nine_speak_and_the_loudest_eight_are_heard_the_ninth_is_not_decoded():
         assert level_db(heard, pitch) == pytest.approx(20 * np.log10(0.06), abs=1.5)
     assert room.input("t0")["passed_by"] > 150
     assert "t0" in room.bridge.speaking(), "its levels still tell that it speaks"
+
+
+def test_in_a_room_of_eight_and_of_nine_everybody_is_heard_at_once():
+    assert PLACES >= 9, "a whole 3×3 grid"
+    room = Room()
+    for n in range(9):
+        room.talk(f"t{n}", tone(300 + 137 * n, 3.0, 0.06 - 0.005 * n))
+    room.run(range(120))
+    heard = room.heard(slice(60, 120))
+    for n in range(9):
+        assert level_db(heard, 300 + 137 * n) == pytest.approx(20 * np.log10(0.06 - 0.005 * n), abs=1.5)
+    assert room.bridge.stats()["place_swaps"] == 0
+    assert sum(room.input(f"t{n}")["passed_by"] for n in range(9)) == 0
 
 
 def test_who_is_not_mixed_can_take_the_floor_and_then_is_mixed_without_a_click():

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import struct
 
+import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixer.media import EncodedVideo, VideoCodec
+from mixer.rtp.payload import h264
 from mixer.video.decoder import DecodeFailed, PictureTooLarge, VideoDecoder
 from mixer.video.encoder import H264Encoder, Vp8Encoder, make_encoder
 from mixer.video.frame import picture_of
+from mixer.video.headers import picture_size
 from mixer.video.rendition import RENDITIONS, Rendition
 from mixer.video.scaler import Scaler
 from tests.mixer.video.clips import coded, moving, psnr_db, slide
@@ -147,6 +151,89 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded() -> None:
     large = coded("H264", 1922, 1080, 1)[0]
     with pytest.raises(PictureTooLarge, match="1922×1080 pixels; at most 1920×1088"):
         VideoDecoder("H264").decode(large)
+
+
+def sps_of(frame: EncodedVideo) -> bytes:
+    """Its sequence parameter set as Annex B."""
+    return next(h264.START_CODE + nal for nal in h264.split_annex_b(frame.data) if nal[0] & 0x1F == h264.SPS)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_every_parameter_set_of_a_picture_counts(behind: bool) -> None:
+    """A small one before or behind the large one that is used."""
+    small, large = (coded("H264", *size, 1)[0] for size in ((64, 48), (2048, 1152)))
+    nals = [h264.START_CODE + nal for nal in h264.split_annex_b(large.data)]
+    place = next(n for n, nal in enumerate(nals) if nal[4] & 0x1F == h264.SPS)
+    nals.insert(place + behind, sps_of(small))
+    with pytest.raises(PictureTooLarge, match="2048×1152"):
+        VideoDecoder("H264").decode(EncodedVideo("H264", b"".join(nals), 0, True))
+    fits = EncodedVideo(
+        "H264", sps_of(coded("H264", 64, 48, 1)[0]) + coded("H264", 320, 180, 1)[0].data, 0, True
+    )
+    assert [picture.width for picture in VideoDecoder("H264").decode(fits)] == [320]
+
+
+def test_a_large_picture_cropped_to_a_stamp_is_refused() -> None:
+    """It is shown in 64×48 and decoded in 2048×1152; libav's own limit looks at what is shown."""
+    crop = BitStreamFilterContext(f"h264_metadata=crop_right={2048 - 64}:crop_bottom={1152 - 48}", "h264")
+    (stamp,) = (bytes(packet) for packet in crop.filter(av.Packet(coded("H264", 2048, 1152, 1)[0].data)))
+    assert picture_size("H264", stamp) == (64, 48)
+    with pytest.raises(PictureTooLarge, match="2048×1152"):
+        VideoDecoder("H264").decode(EncodedVideo("H264", stamp, 0, True))
+
+
+def interframe_of(width: int, height: int) -> bytes:
+    """A VP9 interframe that brings a size of its own and refers to a keyframe of 320×180 (its section 6.2).
+
+    Made of a real one: "as large as the first reference" becomes a size, a bit is put in because there may be columns
+    of tiles now, and zeros behind are what the decoder reads for the additional blocks.
+    """
+    real = coded("VP9", 320, 180, 2)[1].data
+    bits = "".join(f"{byte:08b}" for byte in real)
+    assert bits.startswith("10000110"), "shown, not error resilient"
+    size_at = at = 8 + 2 + 8 + 3 * (3 + 1)  # reset_frame_context, refresh_frame_flags, references
+    assert bits[size_at : size_at + 2] == "10", "found_ref, and no size to render in"
+
+    def skip(count: int) -> str:
+        nonlocal at
+        at += count
+        return bits[at - count : at]
+
+    skip(3)  # allow_high_precision_mv
+    if skip(1) == "0":
+        skip(2)  # raw_interpolation_filter
+    skip(2 + 2 + 9)  # contexts; level and sharpness of the loop filter
+    if skip(1) == "1" and skip(1) == "1":
+        for _ in range(6):
+            if skip(1) == "1":
+                skip(7)
+    skip(8)  # base_q_idx
+    for _ in range(3):
+        if skip(1) == "1":
+            skip(5)
+    assert skip(1) == "0", "no segmentation"
+    header_ends = at + 1 + 16  # tile_rows_log2, header_size
+    own = f"000{width - 1:016b}{height - 1:016b}"
+    changed = bits[:size_at] + own + bits[size_at + 1 : at] + "0" + bits[at:header_ends]
+    changed += "0" * (-len(changed) % 8)
+    head = int(changed, 2).to_bytes(len(changed) // 8, "big")
+    return head + real[-(-header_ends // 8) :] + bytes(60_000)
+
+
+def test_a_picture_that_grows_between_keyframes_is_refused_too() -> None:
+    """No header that is read before the decoder says so: libav's limit is the second lock."""
+    decoder = VideoDecoder("VP9")
+    keyframe = coded("VP9", 320, 180, 2)[0]
+    decoder.decode(keyframe)
+    (grown,) = decoder.decode(EncodedVideo("VP9", interframe_of(640, 360), 3000, False))
+    assert (grown.width, grown.height) == (640, 360), "within the limit, it may"
+    decoder.decode(keyframe)
+    with pytest.raises(DecodeFailed):
+        decoder.decode(EncodedVideo("VP9", interframe_of(2048, 1152), 3000, False))
+    assert decoder.decode(EncodedVideo("VP9", interframe_of(640, 360), 3000, False)) == [], (
+        "it waits for a keyframe"
+    )
+    assert len(decoder.decode(keyframe)) == 1
 
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920)])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mixer.video.demand import (
     FULL,
+    KEPT,
     LOWER_AFTER_S,
     REFUSED_S,
     TRICKLE_BPS,
@@ -13,6 +19,7 @@ from mixer.video.demand import (
     Asking,
     Demand,
     demands,
+    kept,
 )
 from mixer.video.layout import Fit, LayoutBody, Source, Tile, arrange
 from mixer.video.rendition import RENDITIONS
@@ -25,8 +32,14 @@ def tile(width: int, height: int, who: str = "a", fit: Fit = "cover") -> Tile:
     return Tile("t", who, 0, 0, width, height, 0, fit, "", "participant")
 
 
-def of(*tiles: Tile, names: tuple[str, ...] = ("high",), canvas: tuple[int, int, int] = CANVAS) -> Demand:
-    return demands(tiles, canvas, [RENDITIONS[name] for name in names], "#screen")[tiles[0].participant or ""]
+def of(
+    *tiles: Tile,
+    names: tuple[str, ...] = ("high",),
+    canvas: tuple[int, int, int] = CANVAS,
+    sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> Demand:
+    wanted = demands(tiles, canvas, [RENDITIONS[name] for name in names], "#screen", sizes)
+    return wanted[tiles[0].participant or ""]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +54,7 @@ def test_a_tile_has_its_price(size: tuple[int, int], least: int, most: int) -> N
 
 def test_nine_in_a_grid_together_cost_what_one_and_a_half_alone_do() -> None:
     people = [Source(f"p{n}", "", "webrtc", has_video=True) for n in range(9)]
-    wanted = demands(arrange(LayoutBody(), people, None), CANVAS, HIGH, "#screen")
+    wanted = demands(arrange(LayoutBody(), people, None), CANVAS, HIGH, "#screen", {})
     assert set(wanted) == {f"p{n}" for n in range(9)}
     assert sum(demand.bitrate_bps for demand in wanted.values()) < 3_700_000
 
@@ -62,6 +75,57 @@ def test_all_tiles_of_a_source_count_and_a_crop_needs_more_than_is_seen() -> Non
     assert of(tile(640, 720, fit="contain")).width == 640
 
 
+@pytest.mark.parametrize(
+    ("fit", "size", "wanted"),
+    [
+        ("cover", (360, 640), (426, 757)),  # as wide as the tile, cut above and below
+        ("contain", (360, 640), (135, 240)),  # as high as the tile, bars beside it
+        ("cover", (640, 480), (426, 319)),
+        ("contain", (640, 480), (320, 240)),
+        ("cover", (640, 360), (426, 240)),
+        ("contain", (640, 360), (426, 240)),
+        ("cover", (426, 240), (426, 240)),
+        ("cover", (0, 0), (426, 240)),
+    ],
+)
+def test_a_tile_is_filled_by_a_picture_of_the_source_s_own_shape(
+    fit: Fit, size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    found = of(tile(426, 240, fit=fit), sizes={"a": size, "b": (1, 1)})
+    assert (found.width, found.height) == wanted
+
+
+def test_an_upright_camera_is_asked_for_the_bits_of_what_is_cut_away() -> None:
+    lying, upright = of(tile(426, 240)), of(tile(426, 240), sizes={"a": (720, 1280)})
+    assert 1.8 < upright.bitrate_bps / lying.bitrate_bps < 3.16
+    assert of(tile(426, 240, fit="contain"), sizes={"a": (720, 1280)}).bitrate_bps < lying.bitrate_bps
+    assert of(tile(1280, 720), sizes={"a": (720, 1280)}).height <= 1920
+
+
+def test_who_is_kept_unseen_is_kept_upright() -> None:
+    assert kept((0, 0)) == kept(None) == kept((1280, 720)) == KEPT
+    assert (kept((720, 1280)).width, kept((720, 1280)).height) == (KEPT.height, KEPT.width)
+
+
+EDGE = st.integers(2, 1920)
+
+
+@given(
+    EDGE,
+    EDGE,
+    st.sampled_from([(2, 2), (426, 240), (1280, 720), (240, 720)]),
+    st.sampled_from(["cover", "contain"]),
+)
+def test_no_shape_is_asked_for_what_is_not_decoded(
+    width: int, height: int, edges: tuple[int, int], fit: Fit
+) -> None:
+    found = of(tile(*edges, fit=fit), sizes={"a": (width, height)})
+    assert min(found.width, found.height) >= 1
+    assert max(found.width, found.height) <= 1920
+    assert min(found.width, found.height) <= 1080
+    assert TRICKLE_BPS <= found.bitrate_bps <= 2_500_000
+
+
 def test_a_screen_is_asked_for_enough_to_read() -> None:
     small, large = of(tile(426, 240, "a#screen")), of(tile(1280, 720, "a#screen"))
     assert small.bitrate_bps >= 800_000
@@ -70,7 +134,7 @@ def test_a_screen_is_asked_for_enough_to_read() -> None:
 
 def test_images_and_counters_ask_nobody() -> None:
     counter = Tile("c", None, 0, 0, 100, 100, 0, "cover", "+3", "counter")
-    assert demands([counter], CANVAS, HIGH, "#screen") == {}
+    assert demands([counter], CANVAS, HIGH, "#screen", {}) == {}
 
 
 BIG, SMALL = Demand(1280, 720, 30, 2_000_000), Demand(320, 180, 30, 250_000)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mixer.errors import MalformedPacket
 from mixer.media import VideoCodec
 from mixer.video.frame import frame_of
-from mixer.video.headers import picture_size
+from mixer.video.headers import announced, picture_size
 from mixer.video.picture import Picture
 from tests.mixer.video.clips import coded
 
@@ -42,6 +42,20 @@ def test_every_profile_of_h264(profile: str) -> None:
     frame.pts = 0
     data = b"".join(bytes(packet) for packet in context.encode(frame))
     assert picture_size("H264", data) == (362, 202)
+
+
+def test_a_picture_of_nothing_but_parameter_sets_is_bounded_work() -> None:
+    sps = b"\0\0\1" + coded("H264", 64, 48, 1)[0].data.split(b"\0\0\1")[1].rstrip(b"\0")
+    assert sps[3] & 0x1F == 7
+    assert picture_size("H264", sps * 32) == (64, 48)
+    with pytest.raises(MalformedPacket, match="more SPS"):
+        picture_size("H264", sps * 33)
+
+
+def test_the_largest_of_several_sizes_is_the_picture_s() -> None:
+    small, large = (coded("H264", *size, 1)[0].data for size in ((64, 48), (320, 180)))
+    assert picture_size("H264", small + large) == picture_size("H264", large + small) == (320, 180)
+    assert [size.coded for size in announced("H264", small + large)] == [(64, 48), (320, 192)]
 
 
 @given(st.sampled_from(CODECS), st.binary(max_size=64))

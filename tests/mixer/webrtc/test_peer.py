@@ -22,7 +22,15 @@ from mixer.fanout import PacketizedVideo
 from mixer.media import EncodedAudio, VideoCodec
 from mixer.rtp.packet import parse_rtp, write_header
 from mixer.rtp.payload import h264, vp8
-from mixer.rtp.rtcp import Bye, Nack, ReceiverEstimatedMaxBitrate, ReceiverReport, parse_rtcp, write_rtcp
+from mixer.rtp.rtcp import (
+    Bye,
+    Nack,
+    ReceiverEstimatedMaxBitrate,
+    ReceiverReport,
+    RtcpPacket,
+    parse_rtcp,
+    write_rtcp,
+)
 from mixer.rtp.twcc import TransportFeedback
 from mixer.video.demand import Demand
 from mixer.webrtc.answer import TRANSPORT_CC
@@ -279,15 +287,33 @@ async def test_a_second_video_is_the_shared_screen(factory: PeerFactory) -> None
     assert abs(picture.to_ndarray()[: picture.height].mean() - 220) < 6
 
 
-async def test_bye_ends_nothing(factory: PeerFactory) -> None:
+async def test_bye_ends_nothing(factory: PeerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the connection nor a picture: nothing begins anew behind it, so nobody is asked for a keyframe."""
     sink, pc = Recorder(), publisher("VP8", "opus")
     peer = factory.peer(sink, send=False, receive=True)
     await join(peer, pc)
     await until(lambda: len(sink.video) > 3, "pictures")
-    ssrcs = tuple(incoming.ssrc for incoming in peer._router.tracks if incoming.ssrc is not None)
-    await pc.getTransceivers()[0].receiver.transport._send_rtp(write_rtcp([Bye(ssrcs)]))
+    heard: list[RtcpPacket] = []
+    handle = peer._handle_rtcp
+
+    def note(packet: RtcpPacket, now: float) -> None:
+        handle(packet, now)
+        heard.append(packet)
+
+    monkeypatch.setattr(peer, "_handle_rtcp", note)
+    tracks = [incoming for incoming in peer._router.tracks if incoming.ssrc is not None]
+    assemblers = [incoming.assembler for incoming in tracks]
+    plis = peer.stats()["plis"]
+    bye = Bye(tuple(incoming.ssrc for incoming in tracks if incoming.ssrc is not None))
+    await pc.getTransceivers()[0].receiver.transport._send_rtp(write_rtcp([bye]))
+    await until(lambda: bye in heard, "the BYE")
     before = len(sink.video)
-    await until(lambda: len(sink.video) > before + 10, "pictures after BYE")
+    await until(lambda: len(sink.video) > before + 20, "pictures after BYE")
+    after = [frame for frame, _ in sink.video[before - 1 :]]
+    assert not any(frame.keyframe for frame in after[1:])
+    assert all(0 < second.pts - first.pts < 90_000 for first, second in itertools.pairwise(after))
+    assert peer.stats()["plis"] == plis
+    assert [incoming.assembler for incoming in tracks] == assemblers
     assert not sink.closed
 
 

@@ -84,9 +84,7 @@ def test_parameter_sets_of_their_own_are_put_before_the_keyframe() -> None:
 
 
 def test_parameter_sets_from_the_sdp() -> None:
-    assert H264Depacketizer([SPS, PPS, b"", b"\x0cfiller"]).assemble([IDR]) == Picture(
-        annex_b(SPS, PPS, IDR), True
-    )
+    assert H264Depacketizer([SPS, PPS]).assemble([IDR]) == Picture(annex_b(SPS, PPS, IDR), True)
 
 
 def test_where_a_decoder_may_begin() -> None:
