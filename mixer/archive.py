@@ -429,6 +429,7 @@ def _flags(info: RecordingInfo) -> str:
     flags: Sequence[str] = [
         *(["[held]"] if info.hold else []),
         *([f"[kept until {info.retention[:10]}]"] if info.retention else []),
+        *(["[INCOMPLETE]"] if info.complete is False else []),
         *(["[DAMAGED]"] if info.damaged else []),
     ]
     return " ".join(flags) + (" " if flags else "")

@@ -111,7 +111,8 @@ class Attendance:
     def _refuse_when_full(self, room: Room) -> None:
         limit = min(room.max_participants, self._max_participants)
         if sum(p.publishes for p in room.participants.values()) >= limit:
-            raise NoCapacity(f"room {room.name} is full: it takes {limit} participants")
+            people = "participant" if limit == 1 else "participants"
+            raise NoCapacity(f"room {room.name} is full: it takes {limit} {people}")
 
     def _admit(self, room: Room, entry: protocol.RosterEntry, role: Role) -> None:
         participant, is_new = room.admit(entry, role, self._now())

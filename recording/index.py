@@ -349,7 +349,7 @@ def _json(fact: HoldInfo | DeletionInfo) -> str:
 def _migrate(db: sqlite3.Connection, version: int) -> None:
     """The tables of this version. Rows of an older one are kept, for they tell of recordings that are still in the
     spool; what they know nothing of (version 1: ledgers, of which there were none; 2: loudness) comes with the next
-    `mosaique archive reindex`."""
+    `mosaique archive reindex`. Version 3 lacked an index."""
     old: list[dict[str, Any]] = []
     if version:
         old = [dict(row) for row in db.execute("SELECT * FROM recordings")]

@@ -27,7 +27,7 @@ Only = Literal["held", "expired", "damaged"]
 ONLY: Final[tuple[Only, ...]] = get_args(Only)
 
 MAX_LIMIT: Final = 200
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _ROWID_SHIFT: Final = 128 - 63  # SQLite's rowid has 63 bits and a sign
 _WORD: Final = re.compile(r"[^\W_]+")
 
@@ -73,6 +73,7 @@ CREATE INDEX recordings_by_start ON recordings(started_ms);
 CREATE INDEX recordings_to_keep ON recordings(retention_ms) WHERE retention_ms IS NOT NULL;
 CREATE INDEX recordings_held ON recordings(rowid) WHERE hold IS NOT NULL;
 CREATE INDEX recordings_damaged ON recordings(rowid) WHERE damaged <> '[]';
+CREATE INDEX recordings_incomplete ON recordings(rowid) WHERE complete = 0;
 CREATE INDEX recordings_to_purge ON recordings(rowid) WHERE purge;
 CREATE INDEX recordings_to_bind ON recordings(rowid) WHERE state = 'archived' AND NOT bound;
 CREATE INDEX recordings_to_retain ON recordings(rowid) WHERE state = 'archived' AND NOT retained;
@@ -224,16 +225,20 @@ class Query:
         if not words and not people:
             return ""
         facets = [f'facets : "{_facet("r", self.room)}"'] if self.room is not None else []
-        facets += [f'facets : "{_facet("s", self.state)}"'] if self.state is not None else []
+        if self.state is not None and self.state != "incomplete":
+            facets.append(f'facets : "{_facet("s", self.state)}"')
         return " AND ".join([*facets, *people, *words])
 
     def _filters(self, now_ms: int, *, indexed: bool) -> Iterator[tuple[str, str | int]]:
-        """Conditions on rows. ``indexed``: room and state are among them, not among the facets of the text."""
+        """Conditions on rows. ``indexed``: room and state are among them, not among the facets of the text. What was
+        cut off stays incomplete when it is archived, and is found as both."""
         if self.state is not None and self.state not in STATES:
             raise BadQuery("state", f"state is one of {', '.join(STATES)}")
         if indexed and self.room is not None:
             yield "room = ?", self.room
-        if indexed and self.state is not None:
+        if self.state == "incomplete":
+            yield "(state = ? OR state = 'archived' AND complete = 0)", self.state
+        elif indexed and self.state is not None:
             yield "state = ?", self.state
         if self.from_ is not None:
             yield "started_ms >= ?", _moment("from", self.from_)

@@ -22,7 +22,8 @@ details>div{padding:.2rem 1rem 1rem;overflow-x:auto}
 code,pre{font:.9em/1.5 ui-monospace,monospace}
 pre{background:var(--soft);padding:.8rem;border-radius:.4rem;overflow-x:auto}
 .method{display:inline-block;min-width:4.5rem;font-weight:700;color:var(--accent)}
-table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
+table{border-collapse:collapse}
+td,th{overflow-wrap:anywhere;text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
 a{color:var(--accent)}
 """
 

@@ -76,7 +76,11 @@ _QUERY: Final = (
         "q", "Words, or their beginnings, of the note, the room and of people; case and accents don't count"
     ),
     Query("participant", "Words of a participant's name, or the id"),
-    Query("state", "Only in this state", {"type": "string", "enum": list(STATES)}),
+    Query(
+        "state",
+        "Only in this state; incomplete: cut off, archived or not yet",
+        {"type": "string", "enum": list(STATES)},
+    ),
     Query(
         "only",
         "Under a hold; past the retention, so that they may be deleted; or failed at the last fixity check",

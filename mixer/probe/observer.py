@@ -21,6 +21,7 @@ from mixer.probe.display import Display
 from mixer.probe.ear import Ear
 from mixer.probe.server import Wall
 from mixer.probe.signal import PipFinder, Rect
+from mixer.probe.stay import Stay
 from mixer.rtp.packet import RtpPacket
 from mixer.video.decoder import DecodeFailed, VideoDecoder
 from mixer.webrtc.client import WebRtcClient
@@ -45,7 +46,21 @@ class Track:
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     heard_at: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     heard_sender_at: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    stay: Stay = field(default_factory=Stay)
     counter: int | None = None
+
+    def frozen_share(self, times: Sequence[float], start: float, end: float) -> float | None:
+        """0.0 … 1.0 of the time from ``start`` to ``end`` in which the tile is known to have been shown; None: it
+        was not. ``times``: `changes` or `arrivals`."""
+        spans = self.stay.within(start, end)
+        shown = sum(until - since for since, until in spans)
+        if not shown:
+            return None
+        stood = (
+            signal.frozen_s([at for at in times if since <= at <= until], since, until)
+            for since, until in spans
+        )
+        return sum(stood) / shown
 
 
 class Observer:
@@ -74,9 +89,11 @@ class Observer:
         client.on_video = self._video
         client.on_audio = self._audio
 
-    def look_at(self, wall: Wall) -> None:
+    def look_at(self, wall: Wall, now: float) -> None:
         """Where the tiles are from now on."""
         self._wall = wall
+        for track in self.tracks:
+            track.stay.look(wall.tiles.get(track.caller.entry.sub), now)
 
     def begin(self, now: float) -> None:
         """Forget what was gathered while everybody was joining; measure from here."""

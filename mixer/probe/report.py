@@ -42,10 +42,11 @@ class Figures:
     buffer comes on top of both. ``skew_ms``: picture later than sound (+) or before (-) on the clock of the
     server's sender reports, which is what a player synchronises by; worst caller's median.
     ``loss_percent``: worst of every way in (as the server reports it) and every way out. ``frozen_percent``:
-    share of time in which callers' pictures stood still, mean, at a viewer with a player's jitter buffer
-    (``display``); ``stalled_percent``: at one that shows what comes when it comes. ``echo_db``: a caller's own
-    tone in the mix it gets back, against the level it was sent at, worst 2 s. ``concealed_*_percent``: share of
-    the sound that was invented, of the callers' as the server says it, mean, and of the mix on its way to the
+    share of time in which callers' pictures stood still while they had a tile, mean, at a viewer with a player's
+    jitter buffer (``display``); ``stalled_percent``: at one that shows what comes when it comes. ``echo_db``: a
+    caller's own tone in the mix it gets back, against the level it was sent at, worst 2 s.
+    ``concealed_*_percent``: share of the sound that was invented, of the
+    callers' as the server says it, mean, and of the mix on its way to the
     viewer; what FEC brings back is not invented. ``*_growth_ms``: median delay of the second half less that of
     the first.
     ``join_*_ms``: viewers, from POST to the first decoded picture. ``late_p95_ms``: how late this generator itself

@@ -193,8 +193,11 @@ class Probe:
     async def _look_around(self, observer: Observer) -> None:
         while True:
             with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-                observer.look_at(await self.api.wall())
+                await self._look(observer)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self, observer: Observer) -> None:
+        observer.look_at(await self.api.wall(), self._clock())
 
     async def measure(self, seconds: float, *, stop: asyncio.Event | None = None) -> Figures:
         """Watch for ``seconds`` (or until ``stop``), after a moment to settle."""
@@ -202,13 +205,17 @@ class Probe:
         await _until(stop, SETTLE_S)
         invented_s = await self._invented_s()
         started = self._clock()
-        if self._observer is not None:
-            self._observer.begin(started)
+        observer = self._observer
+        if observer is not None:
+            observer.begin(started)
         received = [viewer.client.bytes_received for viewer in self._viewers]
         self._conductor.late_s.clear()
         await _until(stop, seconds)
         ended = self._clock()
         invented_by_end_s = await self._invented_s()
+        if observer is not None:
+            with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                await self._look(observer)
         gained = [
             viewer.client.bytes_received - before
             for viewer, before in zip(self._viewers, received, strict=True)
@@ -236,8 +243,8 @@ class Probe:
         middle_video, high_video = spread(video)
         middle_audio, high_audio = spread(audio)
         joins = [viewer.first_picture_s for viewer in self._viewers if viewer.first_picture_s is not None]
-        frozen = [signal.frozen_s(track.changes, started, ended) / elapsed for track in tracks]
-        stalled = [signal.frozen_s(track.arrivals, started, ended) / elapsed for track in tracks]
+        frozen = [track.frozen_share(track.changes, started, ended) for track in tracks]
+        stalled = [track.frozen_share(track.arrivals, started, ended) for track in tracks]
         skews = [skew for track in tracks[1:] if (skew := _skew_s(track)) is not None]
         return Figures(
             callers=len(self._callers),
@@ -251,8 +258,8 @@ class Probe:
             audio_p95_ms=high_audio,
             skew_ms=max(skews, key=abs) * 1000 if skews else None,
             loss_percent=self._worst_loss() * 100,
-            frozen_percent=sum(frozen) / len(frozen) * 100 if frozen and self.plan.sees else None,
-            stalled_percent=sum(stalled) / len(stalled) * 100 if stalled and self.plan.sees else None,
+            frozen_percent=self._percent(frozen),
+            stalled_percent=self._percent(stalled),
             echo_db=max(observer.echo_db) if observer is not None and observer.echo_db else None,
             concealed_out_percent=observer.concealed_share * 100 if observer is not None else None,
             video_growth_ms=_growth_ms([list(track.video_delays) for track in tracks]),
@@ -267,6 +274,11 @@ class Probe:
             pips=len(audio),
             lost_sessions=tuple(self._lost),
         )
+
+    def _percent(self, shares: Sequence[float | None]) -> float | None:
+        """The mean of those whose tiles were shown."""
+        known = [share for share in shares if share is not None]
+        return fmean(known) * 100 if known and self.plan.sees else None
 
     def _worst_loss(self) -> float:
         ways_in = [caller.client.sent_loss(kind) for caller in self._callers for kind in caller.client.sends]

@@ -17,6 +17,7 @@ from recording.archive import Recording
 from recording.archiver import Archiver
 from recording.holdings import Holdings
 from recording.local import LocalStore
+from recording.package import CLOSED
 from tests.recording.conftest import feed, open_recorder
 from tests.recording.media import clip
 
@@ -35,13 +36,18 @@ def kept() -> str:
     return make("salon", "Conseil d'été")
 
 
-def make(room: str, note: str) -> str:
+def make(room: str, note: str, *, cut_off: bool = False) -> str:
     holdings = Holdings.open(Path("var"), LocalStore(Path("var/archive")))
     recording: Recording = holdings.archive.create(room, note=note)
     recorder = open_recorder(recording.directory, clip(3))
     recorder.event("join", 0, participant="p1", name="Zoë Müller")
     feed(recorder, clip(3))
     recorder.close(3 * 90_000)
+    if cut_off:  # as the archiver finds it after a crash
+        closed = recording.directory / CLOSED
+        closed.write_text(
+            json.dumps(json.loads(closed.read_text()) | {"complete": False, "reason": "a crash"})
+        )
     holdings.archive.set_state(recording.id, "sealing")
     assert Archiver(Path("var/spool"), holdings.store, holdings.index).step() == 1
     holdings.close()
@@ -78,6 +84,19 @@ def test_list_and_show(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "data/recording.mp4" in shown
     assert ends("show", kept, "--json") == 0
     assert json.loads(capsys.readouterr().out)["id"] == kept
+
+
+def test_what_was_cut_off_is_marked_and_found(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = make("salon", "storm", cut_off=True)
+    capsys.readouterr()
+    assert ends("ls", "--state", "incomplete") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(cut)
+    assert line.endswith("[INCOMPLETE] storm")
+    assert ends("ls", "--state", "archived") == 0
+    assert capsys.readouterr().out.count("[INCOMPLETE]") == 1, kept
+    assert ends("show", cut) == 0
+    assert "reason: a crash" in capsys.readouterr().out
 
 
 def test_usage_and_failures_are_told_apart(kept: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,9 @@ import pytest
 from av.video.frame import PictureType
 
 from recording.archiver import Archiver
+from recording.package import Seal
 from recording.recorder import Recorder
+from recording.store import read_object
 from tests.browser import Page, launch
 from tests.mixer.http.site import ADMIN_TOKEN, Site
 from tests.recording.media import clip
@@ -57,6 +59,8 @@ def archive_film(site: Site) -> str:
     recorder = Recorder(made.directory, width=WIDTH, height=HEIGHT, fps=FPS, audio_extradata=sound.extradata)
     for participant, name in (("ann", "Zoë Müller"), ("bob", "Jean-Luc")):
         recorder.event("join", 0, participant=participant, name=name)
+    recorder.event("notice", 0, participant="bob", name="not recorded")
+    recorder.event("speaker", 0)  # nobody
     for number in range(SECONDS * FPS):
         second = number // FPS
         plane = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
@@ -72,6 +76,8 @@ def archive_film(site: Site) -> str:
         if number % (15 * FPS) == 0:
             recorder.event("speaker", second * 90_000, participant=("ann", "bob")[second // 15 % 2])
             recorder.settle()
+    recorder.event("leave", (SECONDS - 1) * 90_000, participant="bob", name="Jean-Luc")
+    recorder.event("join", (SECONDS - 1) * 90_000, participant="bob-again", name="Jean-Luc")
     recorder.close(SECONDS * 90_000)
     site.archive.set_state(made.id, "sealing")
     assert Archiver(site.spool, site.store, site.index).step() == 1
@@ -181,6 +187,48 @@ async def test_it_searches_and_fits_a_telephone_in_four_languages(site: Site) ->
               s.value = '{language}'; s.dispatchEvent(new Event('change')) }})()""")
             await page.wait_for(f"document.documentElement.lang === '{language}'")
             assert await page.evaluate("document.documentElement.scrollWidth") <= 320, language
+
+
+async def test_it_says_what_was_cut_off_and_shows_no_other_recording_for_an_unknown_one(site: Site) -> None:
+    whole, cut = site.archive_film("whole"), site.archive_film("cut")
+    closing = {"complete": False, "reason": "the recording process ended without closing"}
+    info = site.archive.get(cut)
+    seal = Seal.model_validate_json(read_object(site.store, f"{info.key}recording.json"))
+    site.index.archived(seal.model_copy(update=closing), info.seal_sha256 or "")
+    async with archive_page(site) as page:
+        badges = "Object.fromEntries([...document.querySelectorAll('#found tr')].map(r => [r.children[1].textContent,"
+        badges += " [...r.querySelectorAll('.badge')].map(b => b.textContent)]))"
+        assert await page.evaluate(badges) == {"whole": ["Archived"], "cut": ["Archived", "Incomplete"]}
+        await page.evaluate("""(() => { const f = document.getElementById('filter');
+          f.state.value = 'incomplete'; f.requestSubmit() })()""")
+        await page.wait_for("document.querySelectorAll('#found tr').length === 1")
+        await page.evaluate(f"location.hash = 'id={cut}'")
+        await page.wait_for("!document.getElementById('detail').hidden")
+        assert closing["reason"] in await page.evaluate("document.getElementById('facts').textContent")
+        await page.evaluate(f"location.hash = 'id={whole}'")
+        await page.wait_for("document.getElementById('detail-title').textContent === 'whole'")
+        assert "Incomplete" not in await page.evaluate("document.getElementById('facts').textContent")
+        await page.evaluate("location.hash = 'id=01JUNKNOWN'")
+        await page.wait_for("document.querySelector('#toasts .toast') !== null")
+        assert await page.evaluate("document.getElementById('detail').hidden")
+        assert not await page.evaluate("document.getElementById('list').hidden")
+
+
+async def test_its_timeline_says_who(site: Site) -> None:
+    archive_film(site)
+    async with archive_page(site, language="nl-NL") as page:
+        await opened(page)
+        lines = await page.evaluate(
+            "[...document.querySelectorAll('#timeline button')].map(b => b.lastChild.textContent)"
+        )
+        assert "Melding Jean-Luc: Geen opname." in lines
+        assert [line for line in lines if line.strip().endswith(":")] == []
+        people = await page.evaluate("document.getElementById('facts').textContent")
+        assert people.count("Jean-Luc") == 1
+        ends = await page.evaluate(
+            "[...document.querySelectorAll('#plot text')].map(t => t.getBBox()).map(b => b.x + b.width)"
+        )
+        assert max(ends) <= await page.evaluate("document.getElementById('plot').viewBox.baseVal.width")
 
 
 async def test_it_says_how_loud_a_film_is(site: Site) -> None:

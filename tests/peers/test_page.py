@@ -114,6 +114,61 @@ async def test_who_ticks_the_box_is_left_out_of_recordings_until_they_untick_it(
         assert not [line for line in page.console if line.startswith(("error", "exception"))], page.console
 
 
+# Where an element is: [left, top, right, bottom]
+BOX = "(e => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom] })"
+
+
+@pytest.mark.peer("chromium")
+async def test_a_phone_shows_who_is_here_and_one_row_of_controls(server: Server) -> None:
+    room = server.room("page-phone")
+    async with launch("chromium") as page:
+        await page.resize(360, 740)
+        await join(page, f"{server.url}/r/{room}", "Anna")
+        await page.wait_for("document.querySelectorAll('#people-list li').length === 1")
+        await page.evaluate("document.querySelector('#show-people').click()")  # a phone's is closed at first
+        left, _, right, bottom = await page.evaluate(f"{BOX}(document.querySelector('#people'))")
+        width = await page.evaluate("innerWidth")
+        assert (left, right) == (0, width)
+        buttons = f"[...document.querySelectorAll('.controls button')].filter(b => !b.hidden).map({BOX})"
+        boxes = await page.evaluate(buttons)
+        assert len(boxes) == 7
+        assert {box[1] for box in boxes} == {boxes[0][1]}, "one row"
+        assert min(box[0] for box in boxes) >= 0
+        assert max(box[2] for box in boxes) <= width
+        assert min(box[2] - box[0] for box in boxes) >= 40
+        await page.evaluate("""document.querySelector('#toasts').replaceChildren(
+          Object.assign(document.createElement('p'),
+            {className: 'toast', textContent: 'A long sentence. '.repeat(9)}))""")
+        toast = await page.evaluate(f"{BOX}(document.querySelector('.toast'))")
+        assert toast[3] <= bottom <= boxes[0][1], "no control is covered"
+
+
+@pytest.mark.peer("chromium")
+@pytest.mark.parametrize(("role", "asks"), [("viewer", False), ("participant", True)])
+async def test_who_only_watches_is_asked_for_no_device(server: Server, role: str, asks: bool) -> None:
+    room = server.room(f"page-{role}")
+    token = server.enter(room, role, "Vera")["token"]
+    shown = "[...document.querySelectorAll('#devices, #sending')].some(e => e.offsetParent)"
+    async with launch("chromium") as page:
+        await page.navigate(f"{server.url}/r/{room}#token={token}")
+        await page.wait_for("document.querySelector('#name').value === 'Vera'")
+        assert await page.evaluate(shown) is asks
+        await page.evaluate("document.querySelector('#join').click()")
+        await page.wait_for("document.querySelector('#mix').currentTime > 0.5")
+        await page.evaluate("document.querySelector('#show-settings').click()")
+        assert await page.evaluate(shown) is asks
+        # the lobby again, and now what it asks the browser for is counted
+        await page.evaluate("""(() => {
+          const devices = navigator.mediaDevices, really = devices.getUserMedia.bind(devices);
+          window.asked = 0;
+          devices.getUserMedia = wanted => { window.asked++; return really(wanted); };
+          document.querySelector('#leave').click();
+          document.querySelector('#again').click();
+        })()""")
+        assert await page.evaluate(shown) is asks
+        assert (await page.evaluate("window.asked") > 0) is asks
+
+
 # A headless browser has no screen to choose from: a drawn slide takes its place.
 SLIDE = """(() => {
   const sheet = document.createElement('canvas');

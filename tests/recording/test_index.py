@@ -12,7 +12,7 @@ from ulid import ULID
 from recording.errors import BadQuery, RecordingLive, RecordingMissing, WrongState
 from recording.index import TRANSITIONS, Index
 from recording.keys import rfc3339
-from recording.ledger import Standing
+from recording.ledger import Deletion, Standing
 from recording.package import Description, Loudness, Seal, SealedFile, Stay
 from recording.rows import STATES, Query
 
@@ -115,6 +115,30 @@ def test_search_words(index: Index) -> None:
     assert index.get(a.id).participants[0].name == "Zoë Müller"
 
 
+def test_what_was_cut_off_is_found_as_incomplete_and_as_archived(index: Index) -> None:
+    whole, cut, waiting, gone = (describe(number, room=f"r{number}", note="budget") for number in range(4))
+    index.archived(sealed(whole), "0" * 64)
+    for description in (cut, gone):
+        index.archived(sealed(description).model_copy(update={"complete": False}), "0" * 64)
+    known = gone.model_dump(include={"room", "key", "created", "note"})
+    deletion = Deletion(
+        recording=gone.id, number=1, time=rfc3339(T0), by="admin", reason="over", started=gone.created,
+        ended=None, duration_s=None, size=None, sealed_sha256=None, files=(), **known,
+    )  # fmt: skip
+    index.stand(gone.id, Standing(deletion=deletion, number=1))
+    index.add(waiting)
+    index.set_state(waiting.id, "incomplete")
+    for words in ({}, {"q": "budg"}):
+        found = {
+            state: [info.id for info in index.search(Query(state=state, **words)).recordings]
+            for state in ("incomplete", "archived", "deleted")
+        }
+        assert found == {
+            "incomplete": [waiting.id, cut.id], "archived": [cut.id, whole.id], "deleted": [gone.id],
+        }  # fmt: skip
+    assert index.search(Query(state="incomplete", room=cut.room)).recordings == (index.get(cut.id),)
+
+
 def test_bad_arguments_are_named(index: Index) -> None:
     for field, arguments in (
         ("limit", {"limit": 0}), ("limit", {"limit": 201}), ("state", {"state": "x"}), ("cursor", {"cursor": "é"}),
@@ -153,6 +177,7 @@ def test_ten_thousand(index: Index) -> None:
     queries: list[dict[str, object]] = [
         {}, {"q": "retro person 42"}, {"from_": half, "to": rfc3339(T0 + 5_010 * 60)},
         {"state": "archived", "q": "bud"}, {"room": "room-3", "from_": half}, {"q": "nowhere"}, {"state": "failed"},
+        {"state": "incomplete"}, {"state": "incomplete", "q": "bud"},
     ]  # fmt: skip
     for query in queries:
         began = time.process_time()

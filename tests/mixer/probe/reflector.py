@@ -55,6 +55,7 @@ class Reflector:
     def __init__(self, *, delay_s: float = 0.0, speaks: str = "p2") -> None:
         self.delay_s = delay_s
         self.speaks = speaks
+        self.shows = True  # whether the layout has a tile for "p1"
         self.factory = PeerFactory(host="127.0.0.1", ports=range(40000, 41000))
         self.fanout = Fanout(request_keyframe=self.want_keyframe)
         self.publishers: list[Sink] = []
@@ -128,7 +129,7 @@ class Reflector:
         tiles: list[dict[str, Any]] = [
             {"id": "t", "participant": "p1", "x": 0, "y": 0, "width": 1280, "height": 720, "z": 0}
         ]
-        return web.json_response({"tiles": tiles, "cost": {}})
+        return web.json_response({"tiles": tiles if self.shows else [], "cost": {}})
 
 
 @contextlib.asynccontextmanager

@@ -49,6 +49,21 @@ async def test_a_caller_is_seen_and_its_frames_are_timed(loops: Loops) -> None:
         assert server.sessions == {}, "every session was DELETEd"
 
 
+async def test_who_has_no_tile_is_not_frozen(loops: Loops) -> None:
+    async with reflecting() as server, aiohttp.ClientSession() as http:
+        probe = Probe(http, plan(server))
+        try:
+            await probe.join(loops)
+            with_tile = await probe.measure(2.0)
+            assert with_tile.frozen_percent is not None
+            assert with_tile.frozen_percent < 50
+            server.shows = False  # another layout
+            without = await probe.measure(2.0)
+        finally:
+            await probe.close()
+    assert (without.frozen_percent, without.stalled_percent) == (None, None)
+
+
 async def _heard(server: Reflector, loops: Loops, seconds: float) -> Figures:
     """Two callers, the second without a picture, and one viewer with the first one's ears."""
     async with aiohttp.ClientSession() as http:

@@ -1,5 +1,5 @@
 // The admin page: all rooms, and one at a time.
-import {language, number, onLanguage, ready, t} from "./i18n.js";
+import {locale, number, onLanguage, ready, t} from "./i18n.js";
 import {$, ask, attempt, button, h, on, say, unseen} from "./dom.js";
 import {follow} from "./api.js";
 import {gate, route} from "./gate.js";
@@ -146,7 +146,7 @@ on("copy", copy);
 on("end", () => endRoom(current.name));
 onLanguage(() => {
 	$("ttl").replaceChildren(...VALID_FOR.map(([n, unit]) => new Option(
-		new Intl.NumberFormat(language, {style: "unit", unit, unitDisplay: "long"}).format(n), n * SECONDS[unit])));
+		new Intl.NumberFormat(locale, {style: "unit", unit, unitDisplay: "long"}).format(n), n * SECONDS[unit])));
 	render();
 	editor.render();
 });

@@ -9,6 +9,7 @@ const STATES = ["recording", "paused", "sealing", "archived", "incomplete", "fai
 const ONLY = ["held", "expired", "damaged"];
 const LISTED = ["join", "leave", "rename", "mute", "unmute", "share", "unshare", "speaker", "layout", "pause", "resume", "gap", "notice", "end"];
 const LOOKS = {archived: "good", failed: "bad", incomplete: "bad", recording: "recording"};
+const NOTICES = {recording: "recording_on", recorded: "recorded", "not recorded": "recording_off"};
 const LOUD = [["integrated_lufs", "LUFS"], ["true_peak_dbtp", "dBTP"], ["range_lu", "LU"]];
 const MAX_REASON = 1000, MAX_NOTE = 2000;
 
@@ -21,9 +22,9 @@ const path = (rest = "") => `/v1/recordings/${encodeURIComponent(shown.id)}${res
 /** What the browser loads by itself can't carry a header: RFC 6750 section 2.3. */
 const address = rest => `${path(rest)}?access_token=${encodeURIComponent(api.token)}`;
 
-function badges({state, hold, damaged}) {
+function badges({state, hold, damaged, complete}) {
 	return h("span.row", h("span", {class: `badge ${LOOKS[state] ?? ""}`}, t(`state_${state}`)),
-		damaged.length > 0 && h("span.badge.bad", t("only_damaged")), hold && h("span.badge", t("only_held")));
+		complete === false && h("span.badge.bad", t("state_incomplete")), damaged.length > 0 && h("span.badge.bad", t("only_damaged")), hold && h("span.badge", t("only_held")));
 }
 
 async function search(more) {
@@ -44,16 +45,23 @@ async function search(more) {
 }
 
 async function open(id) {
-	$("list").hidden = Boolean(id);
-	$("detail").hidden = !id;
+	$("list").hidden = $("detail").hidden = true;
 	shown = null;
 	$("player").removeAttribute("src");
 	$("chapter-track").removeAttribute("src");
 	for (const name of ["verified", "files", "audit", "chapters", "plot"]) $(name).replaceChildren();
 	for (const name of ["files-box", "audit-box"]) $(name).open = false;
-	if (!id) return search();
+	if (!id) {
+		$("list").hidden = false;
+		return search();
+	}
 	shown = {id};
-	shown = {...await api.get(path()), timeline: []};
+	const found = await api.get(path()).catch(async error => {
+		await open();
+		throw error;
+	});
+	shown = {...found, timeline: []};
+	$("detail").hidden = false;
 	const playable = shown.state === "archived";
 	for (const name of ["player", "takeaway", "keeping"]) $(name).hidden = !playable;
 	$("plot-box").hidden = $("chapters-box").hidden = true;
@@ -84,10 +92,10 @@ function render() {
 	const who = id => shown.participants.find(person => person.id === id)?.name;
 	$("detail-title").textContent = shown.room;
 	$("facts").replaceChildren(...facts({
-		state: badges(shown), recorded: when(shown.started), duration: clock(shown.duration), file_size: megabytes(shown.size),
+		state: [badges(shown), " ", shown.reason], recorded: when(shown.started), duration: clock(shown.duration), file_size: megabytes(shown.size),
 		loudness: loudness && LOUD.map(([name, unit]) => loudness[name] != null && `${number(loudness[name], 1)} ${unit}`).filter(Boolean).join(" · "),
-		people: shown.participants.map(({name}) => name).join(", "), note: shown.note, "SHA-256": shown.sha256,
-		deleted_by: deleted && `${deleted.by}, ${when(deleted.time)}: ${deleted.reason}`,
+		people: [...new Set(shown.participants.map(({name}) => name))].join(", "), note: shown.note, "SHA-256": shown.sha256,
+		state_deleted: deleted && `${deleted.by}, ${when(deleted.time)}: ${deleted.reason}`,
 	}));
 	$("terms").replaceChildren(...facts({
 		only_held: hold && `${hold.reason} (${hold.by}, ${when(hold.since)})`,
@@ -96,8 +104,9 @@ function render() {
 	}));
 	$("release").hidden = !hold;
 	$("until").value = retention ? retention.until.slice(0, 10) : "";
-	$("timeline").replaceChildren(...shown.timeline.filter(({event}) => LISTED.includes(event)).map(({t: at, event, name, participant, version}) => h("li", {},
-		button({class: "quiet", onclick: () => seek(at)}, h("time", clock(at)), `${t(`event_${event}`)} ${name ?? who(participant) ?? version ?? ""}`))));
+	$("timeline").replaceChildren(...shown.timeline.filter(({event, participant}) => LISTED.includes(event) && (participant || event !== "speaker")).map(({t: at, event, name, participant, version}) => h("li", {},
+		button({class: "quiet", onclick: () => seek(at)}, h("time", clock(at)), `${t(`event_${event}`)} ${event === "notice"
+			? [who(participant), t(NOTICES[name] ?? name)].filter(Boolean).join(": ") : name ?? who(participant) ?? version ?? ""}`))));
 }
 
 function seek(seconds) {
@@ -234,10 +243,11 @@ on("plot", event => {
 	seek(Math.min(shown.duration, Math.max(0, $("player").currentTime + by)));
 }, "keydown");
 onLanguage(() => {
-	const options = {state: [t("any_state"), STATES, value => t(`state_${value}`)], only: [t("any_only"), ONLY, value => t(`only_${value}`)]};
-	for (const [name, [any, values, word]] of Object.entries(options)) {
+	document.title = `${t("archive")} – Mosaique`;
+	const options = {state: [STATES, value => t(`state_${value}`)], only: [ONLY, value => t(`only_${value}`)]};
+	for (const [name, [values, word]] of Object.entries(options)) {
 		const chosen = $(name).value;
-		$(name).replaceChildren(new Option(any, ""), ...values.map(value => new Option(word(value), value)));
+		$(name).replaceChildren(new Option(t("any"), ""), ...values.map(value => new Option(word(value), value)));
 		$(name).value = chosen;
 	}
 	render();

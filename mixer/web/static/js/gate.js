@@ -7,6 +7,10 @@ const KEY = "mosaique.admin";
 
 /** Calls `open(api)` once a token is known to open `probe` (a path). */
 export function gate(probe, open) {
+	const wait = () => {
+		$("gate").hidden = false;
+		$("token").focus();
+	};
 	const enter = async token => {
 		try {
 			const api = new Api(token);
@@ -16,9 +20,8 @@ export function gate(probe, open) {
 			$("inside").hidden = false;
 			await attempt(() => open(api));
 		} catch (error) {
-			$("gate").hidden = false;
 			$("problem").textContent = explain(error);
-			$("token").focus();
+			wait();
 		}
 	};
 	on("gate", () => enter($("token").value.trim()), "submit");
@@ -28,7 +31,7 @@ export function gate(probe, open) {
 	});
 	const known = takeToken(KEY);
 	if (known) enter(known);
-	else $("gate").hidden = false;
+	else wait();
 }
 
 /** The part of the address after `#name=`, followed as it changes. */

@@ -3,7 +3,8 @@
 const KEY = "mosaique.language";
 const listeners = [];
 let words = {};
-export let language = "en";
+let language = "en";
+export let locale = "en"; // with the region, which tells how dates are written
 
 /** The text for `key`, `{name}` placeholders filled from `values`. */
 export const t = (key, values = {}) => (words[key]?.[language] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
@@ -19,16 +20,16 @@ export function onLanguage(listener) {
 	listener();
 }
 
-export const number = (value, digits = 0) =>
-	new Intl.NumberFormat(language, {minimumFractionDigits: digits, maximumFractionDigits: digits}).format(value);
+export const number = (value, digits = 0, unit = {}) =>
+	new Intl.NumberFormat(locale, {minimumFractionDigits: digits, maximumFractionDigits: digits, ...unit}).format(value);
 
 export const when = time =>
-	(time ? new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "short"}).format(new Date(time)) : "–");
+	(time ? new Intl.DateTimeFormat(locale, {dateStyle: "medium", timeStyle: "short"}).format(new Date(time)) : "–");
 
 /** Seconds as 1:02:03. */
 export const clock = seconds => new Date(1000 * (seconds || 0)).toISOString().slice(11, 19).replace(/^(00:0?|0)/, "");
 
-export const megabytes = (bytes, digits = 1) => `${number(bytes / 1e6, digits)} MB`;
+export const megabytes = bytes => number(bytes / 1e6, 1, {style: "unit", unit: "megabyte"});
 
 /** Storage may be forbidden (private windows, policies); the pages work without. */
 export function memory(store) {
@@ -44,6 +45,7 @@ export const tab = memory("sessionStorage");
 
 function speak(code) {
 	language = document.documentElement.lang = code;
+	locale = navigator.languages.find(tag => tag.startsWith(code)) ?? code;
 	for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
 	for (const element of document.querySelectorAll("[data-t-label]")) label(element, t(element.dataset.tLabel));
 	for (const element of document.querySelectorAll("[data-t-hint]")) element.placeholder = t(element.dataset.tHint);

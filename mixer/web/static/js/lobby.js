@@ -10,7 +10,7 @@ const KINDS = {audio: "microphone", video: "camera"};
 export async function fillDevices(kind, track) {
 	const select = $(KINDS[kind]);
 	const options = (await devices(kind)).map(({deviceId, label}, i) => h("option", {value: deviceId}, label || `${t(KINDS[kind])} ${i + 1}`));
-	select.replaceChildren(...options, h("option", {value: "none"}, t("none_chosen")));
+	select.replaceChildren(...options, h("option", {value: "none"}, t(`none_${KINDS[kind]}`)));
 	select.value = track?.getSettings().deviceId ?? "none";
 }
 
@@ -57,7 +57,7 @@ export class Lobby {
 	async #acquire(kind, id) {
 		this.tracks[kind]?.stop();
 		this.tracks[kind] = null;
-		if (kind === "video") this.#text = "camera_is_off";
+		if (kind === "video") this.#text = "is_camera-off";
 		if (id === "none") return;
 		try { this.tracks[kind] = await capture(kind, id); } catch (error) {
 			// A device that was unplugged since: any other will do. A refusal is a refusal.

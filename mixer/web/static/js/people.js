@@ -76,7 +76,7 @@ export class People {
 				type: "range", min: 0, max: 2, step: 0.1, value: volume, label: t("volume", {name}), "data-does": "volume",
 				onchange: ({target}) => attempt(() => this.change(id, {volume: target.valueAsNumber})),
 			}),
-			action("mute_who", "mic-off", () => this.change(id, {muted: !muted}), {"aria-pressed": String(muted)}),
+			action("mute_who", muted ? "mic-off" : "mic", () => this.change(id, {muted: !muted}), {"aria-pressed": String(muted)}),
 			action("rename_who", "edit", async () => {
 				const chosen = await ask(t("rename_who", {name}), t("apply"), name);
 				if (chosen) await this.change(id, {name: chosen});

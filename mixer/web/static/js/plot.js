@@ -20,8 +20,7 @@ export function tracks(events, duration) {
 	const exact = events.some(({event}) => event === "speaking");
 	const hush = at => rows.forEach(({speaks}) => close(speaks, at));
 	for (const {t, event, duration: lasted, ...who} of events) {
-		if (event === "pause") hush(t);
-		else if (event === "gap") holes.push([t, t + (lasted ?? 0)]);
+		if (event === "gap") holes.push([t, t + (lasted ?? 0)]);
 		else if (event === "resume") holes.push([t, t]);
 		else if (!who.participant) continue;
 		else if (event === "join") begin(row(who).there, t);
@@ -46,7 +45,7 @@ export function draw(plot, events, duration) {
 	const x = t => LABEL + (width - LABEL) * Math.min(1, Math.max(0, t / duration));
 	const bar = (kind, [from, to], y, size) => svg("rect", {class: kind, x: x(from), y, width: Math.max(1.5, x(to) - x(from)), height: size});
 	const parts = [];
-	for (let at = 0; at <= duration; at += step(duration)) parts.push(svg("text", {class: "soft", x: x(at), y: 12}, clock(at)));
+	for (let at = 0; at <= duration; at += step(duration)) parts.push(svg("text", {class: "soft", x: x(at), y: 12, "text-anchor": x(at) > width - 60 ? "end" : "start"}, clock(at)));
 	rows.forEach(({name, there, speaks}, i) => {
 		const y = TOP + i * ROW;
 		const label = svg("text", {x: 0, y: y + 16}, name.length > 16 ? `${name.slice(0, 15)}…` : name);

@@ -138,7 +138,6 @@ function changed({state: now, error}) {
 function backToLobby(error) {
 	stop();
 	show("lobby");
-	lobby.start();
 	refuse(error);
 }
 
@@ -226,6 +225,10 @@ function stop() {
 }
 
 function show(part) {
+	// Who only watches is asked for no device, nor whether to be recorded.
+	const watches = claims(token).role === "viewer";
+	$("sending").hidden = $("devices").hidden = watches;
+	if (part === "lobby" && !watches) lobby.start();
 	for (const id of ["lobby", "call", "over"]) $(id).hidden = id !== part;
 	$(part === "call" ? "devices-now" : "devices-before").append($("devices"));
 	document.body.classList.toggle("live", part === "call");
@@ -368,7 +371,7 @@ click("raise", () => tell({hand: !people.get(me())?.hand}));
 click("record", record);
 click("mute-all", muteAll);
 click("leave", () => leave());
-click("again", () => { show("lobby"); return lobby.start(); });
+click("again", () => show("lobby"));
 click("unblock", hear);
 click("people-close", () => showPeople(false, true));
 click("show-people", () => showPeople($("people").hidden, true));
@@ -405,5 +408,5 @@ onLanguage(() => {
 	$("preset").value = chosen;
 	render();
 });
-lobby.start();
+show("lobby");
 if (token && !expired()) api().get(path).then(({recording: running}) => { $("notice-recording").hidden = !running; }, () => {});
