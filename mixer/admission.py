@@ -16,19 +16,27 @@ from typing import Final
 from mixer.errors import NoCapacity
 from mixer.overload import FULL_AT
 from mixer.protocol import LoadChanged
-from mixer.video.layout import Cost, LayoutBody, Source, arrange, predict_cost
+from mixer.video.demand import demands
+from mixer.video.layout import SOURCE_PX, Cost, LayoutBody, Source, arrange, predict_cost
 from mixer.video.rendition import RENDITIONS, Rendition
 
 SHOWS_S: Final = 5.0
 # A second for ICE and DTLS, two for an encoder to ramp up, a whole second to be measured, and the way here.
 
-LEG_CORES: Final = 0.01  # of a voice that talks and hears the others; who only watches takes a third of that
+HEEDED: Final = 2.0
+# Times the pixels that a sender is asked for: encoders have a few sizes to choose from. Browsers follow within one:
+# with 720p for everybody two cores refused the fourteenth of a class, whose pictures take a tenth of that. Who follows
+# nothing is measured like everything else, and found in time.
+
+LEG_CORES: Final = 0.003
+# Of a further leg: 0.0016 silent, 0.0021 of a viewer at `medium` (make bench). Ten at most talk and cost more: with what
+# they take, two cores refused the 136th of a conference that was silent.
 
 
 def newcomer(body: LayoutBody, pictures: int, *, shows: bool, first: bool) -> Cost:
     """What one more costs in a room of ``body`` where ``pictures`` people send theirs. ``shows``: sends one, too.
 
-    ``first``: nothing is composed or encoded yet. Of the pictures to come nothing is known: 720p.
+    ``first``: nothing is composed or encoded yet.
     """
     renditions = (RENDITIONS["high"],)
     after = _predicted(body, pictures + shows, renditions)
@@ -43,7 +51,10 @@ def newcomer(body: LayoutBody, pictures: int, *, shows: bool, first: bool) -> Co
 
 def _predicted(body: LayoutBody, pictures: int, renditions: tuple[Rendition, ...]) -> Cost:
     sources = [Source(str(number), "", "webrtc", has_video=True) for number in range(pictures)]
-    return predict_cost(body, arrange(body, sources, None), renditions)
+    tiles, canvas = arrange(body, sources, None), body.canvas
+    asked = demands(tiles, (canvas.width, canvas.height, canvas.fps), renditions, "#screen", {})
+    sizes = {name: min(SOURCE_PX, round(HEEDED * one.width * one.height)) for name, one in asked.items()}
+    return predict_cost(body, tiles, renditions, sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -437,7 +437,7 @@ _DECODE_MS_PER_MPX: Final = 1.9  # 720p VP8 and H.264
 _SCALE_MS_PER_MPX: Final = 0.45  # read the whole source once, nearly whatever the tile's size
 _COMPOSE_MS_PER_MPX: Final = 0.75
 _ENCODE_MS_PER_MPX: Final = 5.7  # x264 superfast
-_SOURCE_PX: Final = 921_600  # of a source that nothing is known of: 720p
+SOURCE_PX: Final = 921_600  # of a source that nothing is known of: 720p
 _ALWAYS_CORES: Final = 0.03  # audio tick, signalling
 
 
@@ -453,7 +453,7 @@ def predict_cost(
     """
     moving = {tile.participant for tile in tiles if tile.kind == "participant"}
     canvas_mpx = body.canvas.width * body.canvas.height / 1e6
-    sources_mpx = sum(sources_px.get(source or "", _SOURCE_PX) for source in moving) / 1e6
+    sources_mpx = sum(sources_px.get(source or "", SOURCE_PX) for source in moving) / 1e6
     decoding_ms = body.canvas.fps * sources_mpx * _DECODE_MS_PER_MPX
     canvas_ms = body.canvas.fps * (sources_mpx * _SCALE_MS_PER_MPX + canvas_mpx * _COMPOSE_MS_PER_MPX)
     bps = 0

@@ -337,7 +337,7 @@ async def test_of_a_burst_on_a_loaded_machine_those_are_refused_for_whom_there_i
     answers = await asyncio.gather(*offers, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, NoCapacity)]
     assert 0 < len(refused) < 20
-    assert len(refused) > 14, "0.3 of a core was left"
+    assert len(refused) > 10, "0.3 of a core was left"
     assert len(desk.host.open_rooms["demo"].roster) == 21 - len(refused)
     await desk.registry.offer("demo", "whip", ANN, camera)  # she is inside
     await desk.registry.drain(grace_s=1)
