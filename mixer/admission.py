@@ -29,7 +29,7 @@ HEEDED: Final = 2.0
 # nothing is measured like everything else, and found in time.
 
 LEG_CORES: Final = 0.003
-# Of a further leg: 0.0016 silent, 0.0021 of a viewer at `medium` (make bench). Ten at most talk and cost more: with what
+# Of a further leg: 0.0016 silent, 0.0021 of a viewer at `medium` (bench). Ten at most talk and cost more; with what
 # they take, two cores refused the 136th of a conference that was silent.
 
 

@@ -60,6 +60,9 @@ COMPONENT: Final = 1  # RFC 8445: RTP; RTCP is multiplexed on it (RFC 5761), the
 MAX_REMOTE_CANDIDATES: Final = 32  # a browser on a laptop with VPNs sends about 12
 MAX_DTLS_BACKLOG: Final = 32  # datagrams; a whole handshake flight is at most 6
 MAX_CALLS: Final = 128  # without an answer; 3 s of the fastest calling
+MAX_SSRCS: Final = 1024
+# Of one connection's life: a camera that is changed each five minutes of a day stays below, RTX and reports included. At 4000
+# libsrtp takes 9 µs to find one's stream, at 20,000 it is 79.
 CONSENT_INTERVAL_S: Final = 5.0  # RFC 7675 section 5.1
 CONSENT_ANSWER_S: Final = (
     0.45  # shorter than aioice's first retransmission, so that a measured RTT is not two
@@ -414,6 +417,7 @@ class SecureTransport:
             maxlen=64
         )  # media that overtakes the end of the handshake
         self._closing = False
+        self._ssrcs: set[bytes] = set()  # that the peer has used
         self._lost = self._count_lost  # bound once: it goes along with each packet
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.bytes_received = 0
@@ -499,11 +503,20 @@ class SecureTransport:
             self.dropped["srtp"] += 1
             return False
         self.bytes_received += size
+        ssrc = clear[4:8] if rtcp else clear[8:12]
+        if ssrc not in self._ssrcs:
+            self._met(ssrc)
         try:
             (self._on_rtcp if rtcp else self._on_rtp)(clear)
         except MalformedPacket:
             self.dropped["malformed"] += 1
         return True
+
+    def _met(self, ssrc: bytes) -> None:
+        """A new SSRC of the peer: libsrtp keeps a stream of it, and looks through all of them for each packet."""
+        self._ssrcs.add(ssrc)
+        if len(self._ssrcs) == MAX_SSRCS and not self._closing:
+            self.on_lost(f"the peer has used {MAX_SSRCS} SSRCs")
 
     def _dtls_changed(self) -> None:
         if self._dtls.state in {"closed", "failed"} and not self._closing:

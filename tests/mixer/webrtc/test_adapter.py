@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
-from mixer.rtp.packet import RtpPacket, write_rtp
+from mixer.rtp.packet import RtpPacket, write_header, write_rtp
 from mixer.webrtc import adapter
 from mixer.webrtc.adapter import (
     MAX_CALLS,
     MAX_REMOTE_CANDIDATES,
     MAX_SRTP_BYTES,
+    MAX_SSRCS,
     Certificate,
     IceConnection,
     MuxProtocol,
@@ -203,6 +204,17 @@ async def test_a_packet_may_be_sent_again_and_come_late(ports: tuple[UdpPort, Ud
     assert one.transport.send_rtp(rtp(1)), "allow_repeat_tx"
     await until(lambda: two.transport.dropped["srtp"] == 1, "the second one of it, refused as a replay")
     assert one.transport.dropped["send"] == 0
+    await asyncio.gather(one.transport.close(), two.transport.close())
+
+
+async def test_who_uses_ssrcs_without_end_is_hung_up(ports: tuple[UdpPort, UdpPort]) -> None:
+    one, two = await pair(ports)
+    for number in range(MAX_SSRCS):
+        assert two.lost == []
+        assert one.transport.send_rtp(write_header(96, True, 7, 0, number + 1) + b"x")
+        if number % 30 == 29 or number == MAX_SSRCS - 1:
+            await until(lambda upto=number + 1: len(two.rtp) == upto, "what was sent")  # type: ignore[misc]
+    assert two.lost == [f"the peer has used {MAX_SSRCS} SSRCs"]
     await asyncio.gather(one.transport.close(), two.transport.close())
 
 
