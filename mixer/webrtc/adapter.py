@@ -61,8 +61,8 @@ MAX_REMOTE_CANDIDATES: Final = 32  # a browser on a laptop with VPNs sends about
 MAX_DTLS_BACKLOG: Final = 32  # datagrams; a whole handshake flight is at most 6
 MAX_CALLS: Final = 128  # without an answer; 3 s of the fastest calling
 MAX_SSRCS: Final = 1024
-# Of one connection's life: a camera that is changed each five minutes of a day stays below, RTX and reports included. At 4000
-# libsrtp takes 9 µs to find one's stream, at 20,000 it is 79.
+# Of one connection's life: a camera that is changed each five minutes of a day stays below, RTX and reports included.
+# At 4000 libsrtp takes 9 µs to find one's stream, at 20,000 it is 79.
 CONSENT_INTERVAL_S: Final = 5.0  # RFC 7675 section 5.1
 CONSENT_ANSWER_S: Final = (
     0.45  # shorter than aioice's first retransmission, so that a measured RTT is not two
