@@ -136,6 +136,7 @@ class FrameAssembler:
         if packet.ssrc != self._ssrc or not -MAX_PACKETS <= delta <= MAX_PACKETS:
             return self._meet(packet, now)
         sequence = self._highest + delta
+        self._nacks.paid()
         if delta > 0:
             if delta > 1:
                 self.gaps += 1

@@ -55,6 +55,7 @@ class SoundGaps:
 
     def take(self, packet: RtpPacket, now: float) -> bool:
         """A packet came; whether it is one that had been asked for."""
+        self._nacks.paid()
         sequence = self._highest + ((packet.sequence - self._highest + 0x8000) & 0xFFFF) - 0x8000
         if packet.ssrc != self._ssrc or abs(sequence - self._highest) > _NEAR:
             self._ssrc, self._step_s, self._jitter_s = packet.ssrc, None, 0.0

@@ -13,7 +13,8 @@ from aiohttp import web
 from mixer.audio.opus import OpusEncoder
 from mixer.media import EncodedAudio
 from mixer.video.rendition import RENDITIONS
-from mixer.webrtc.peer import Peer, PeerFactory
+from mixer.webrtc.peer import Peer
+from mixer.webrtc.peers import PeerFactory
 from tests.browser import BrowserName, Page, launch
 from tests.mixer.audio.signals import syllables
 from tests.mixer.webrtc.support import HOST, PORTS, Recorder

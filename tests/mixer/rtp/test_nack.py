@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixer.rtp.nack import AGAIN_S, ASKS, GIVE_UP_S, MAX_MISSING, MIXED_S, REORDER_S, NackSchedule
+from mixer.rtp.nack import AGAIN_S, ASKS, CREDIT, GIVE_UP_S, MAX_MISSING, MIXED_S, REORDER_S, NackSchedule
 
 
 def test_on_a_line_that_mixes_up_packets_a_late_one_is_not_asked_for() -> None:
@@ -33,6 +33,8 @@ def test_after_a_round_trip_then_each_half_of_one_until_it_comes() -> None:
 
 def asks(schedule: NackSchedule, first: int, answers: int, start: float) -> int:
     """How often a packet is asked for before it comes, 0.1 s later, and ``answers`` times more."""
+    for _ in range(10):  # on a line that loses a tenth
+        schedule.paid()
     schedule.add(first, first + 1, start)
     count = sum(first in schedule.due(start + ms / 1000) for ms in range(100))
     for _ in range(answers):
@@ -67,6 +69,33 @@ def test_who_answers_each_request_is_not_asked_so_often_until_it_does_no_more() 
     for number in range(20, 60):
         last = asks(schedule, number, 1, number / 2)
     assert last == ASKS
+
+
+def test_a_line_that_loses_nearly_all_is_not_filled_with_repeats() -> None:
+    """30 packets a second come, 270 do not: what they pay for is asked for, the oldest first, and no more."""
+    schedule = NackSchedule(insists=True)
+    schedule.set_rtt(0.1)
+    requests = 0
+    for number in range(3000):
+        now = number / 300
+        if number % 10:
+            schedule.add(number, number + 1, now)
+        else:
+            schedule.paid()
+        schedule.expire(now)
+        requests += len(schedule.due(now))
+    assert requests <= CREDIT + 300
+    assert requests > 300
+
+
+def test_what_there_is_no_credit_for_is_asked_for_when_there_is() -> None:
+    schedule = NackSchedule()
+    assert schedule.add(0, CREDIT + 3, 0.0)
+    assert schedule.due(0.0) == list(range(CREDIT))
+    assert schedule.due(0.01) == []
+    schedule.paid()
+    schedule.paid()
+    assert schedule.due(0.02) == [CREDIT, CREDIT + 1]
 
 
 def test_given_up_after_a_while() -> None:
