@@ -26,7 +26,7 @@ MIXED_S: Final = 10.0  # how long a line that mixed up packets is expected to do
 ASKS: Final = 5  # requests of a round; frozen at 10 % in bursts of 5: 3.3 % of the time with 2, 2.0 with 5
 FEW_ASKS: Final = 2  # each is answered, so that each costs the packet again: one to spare
 AGAIN_S: Final = 0.02  # between two of them: what loses the first one, a burst, may be over by then
-CREDIT: Final = 128  # requests that may be ahead of what has come: five for each packet of a burst of 25
+CREDIT: Final = 256  # requests that may be ahead of what has come: five for each packet of a burst of fifty
 ECHOES: Final = 0.5  # for each repaired packet, from there on the sender answers each request
 _ECHO_SHARE: Final = 1 / 16  # the weight of the newest, as of jitter (RFC 3550 section 6.4.1)
 _ECHO_MEMORY: Final = 64  # packets repaired last
@@ -135,17 +135,15 @@ class NackSchedule:
 
     def due(self, now: float) -> list[int]:
         """Those to ask for now, ascending; each is armed again for the next round trip, then for each half of one:
-        what did not come after a round trip was lost twice already, and the picture stands. The oldest go first
-        where there is not credit for all.
+        what did not come after a round trip was lost twice already, and the picture stands. Where there is not credit
+        for all, those that were never asked for go first, and of the rest the oldest.
         """
         due: list[int] = []
-        for sequence, entry in self._missing.items():
-            if not self._credit:
-                break
-            if now >= entry.ask_at:
-                self._arm(entry, now)
-                self._credit -= 1
-                due.append(sequence)
+        waiting = [(sequence, entry) for sequence, entry in self._missing.items() if now >= entry.ask_at]
+        for sequence, entry in sorted(waiting, key=lambda item: item[1].rounds > 0)[: self._credit]:
+            self._arm(entry, now)
+            due.append(sequence)
+        self._credit -= len(due)
         return sorted(due)
 
     def _arm(self, entry: _Missing, now: float) -> None:

@@ -8,7 +8,6 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
 from mixer.audio.opus import OpusEncoder
 from mixer.media import EncodedAudio
@@ -18,6 +17,7 @@ from mixer.webrtc.peers import PeerFactory
 from tests.browser import BrowserName, Page, launch
 from tests.mixer.audio.signals import syllables
 from tests.mixer.webrtc.support import HOST, PORTS, Recorder
+from tests.peers.lone_peer import answering
 
 LISTEN = """(async () => {
   const pc = window.pc = new RTCPeerConnection();
@@ -27,13 +27,7 @@ LISTEN = """(async () => {
     heard.srcObject = new MediaStream([track]);
     heard.play();
   };
-  await pc.setLocalDescription();
-  await new Promise(done => {
-    pc.onicegatheringstatechange = () => pc.iceGatheringState === 'complete' && done();
-    if (pc.iceGatheringState === 'complete') done();
-  });
-  const answer = await fetch('/offer', {method: 'POST', body: pc.localDescription.sdp});
-  await pc.setRemoteDescription({type: 'answer', sdp: await answer.text()});
+  await signal(pc);
 })()"""
 
 COUNT = """(async () => {
@@ -50,27 +44,9 @@ SETTLED_S = 3  # playing, and its delay found
 @pytest.fixture
 async def site() -> AsyncIterator[tuple[str, Peer, Recorder]]:
     factory, sink = PeerFactory(host=HOST, ports=PORTS, origin=0.0), Recorder()
-    await factory.start()
     peer = Peer(factory, sink, send=True, receive=False)
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text="<!doctype html><title>fec</title>", content_type="text/html")
-
-    async def offer(request: web.Request) -> web.Response:
-        return web.Response(text=await peer.accept(await request.text()))
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    app.router.add_post("/offer", offer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    server = web.TCPSite(runner, HOST, 0)
-    await server.start()
-    try:
-        yield f"http://{HOST}:{runner.addresses[0][1]}/", peer, sink
-    finally:
-        await runner.cleanup()
-        await factory.close()
+    async with answering(factory, peer) as url:
+        yield url, peer, sink
 
 
 async def concealed(page: Page, peer: Peer, *, fec: bool, first: int) -> float:

@@ -6,7 +6,6 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
 from mixer.rtp.packet import parse_rtp
 from mixer.rtp.red import parse_red
@@ -14,6 +13,7 @@ from mixer.webrtc.peer import Peer
 from mixer.webrtc.peers import PeerFactory
 from tests.browser import launch
 from tests.mixer.webrtc.support import HOST, PORTS, Recorder, until
+from tests.peers.lone_peer import answering
 
 PUBLISH = """(async () => {
   const sound = new AudioContext(), tone = sound.createOscillator(), out = sound.createMediaStreamDestination();
@@ -23,13 +23,7 @@ PUBLISH = """(async () => {
   const known = RTCRtpSender.getCapabilities('audio').codecs;
   const rank = codec => ['audio/red', 'audio/opus'].indexOf(codec.mimeType);
   sender.setCodecPreferences(known.filter(codec => rank(codec) >= 0).sort((a, b) => rank(a) - rank(b)));
-  await pc.setLocalDescription();
-  await new Promise(done => {
-    pc.onicegatheringstatechange = () => pc.iceGatheringState === 'complete' && done();
-    if (pc.iceGatheringState === 'complete') done();
-  });
-  const answer = await fetch('/offer', {method: 'POST', body: pc.localDescription.sdp});
-  await pc.setRemoteDescription({type: 'answer', sdp: await answer.text()});
+  await signal(pc);
 })()"""
 
 
@@ -59,27 +53,9 @@ class LossyPeer(Peer):
 @pytest.fixture
 async def site() -> AsyncIterator[tuple[str, LossyPeer, Recorder]]:
     factory, sink = PeerFactory(host=HOST, ports=PORTS), Recorder()
-    await factory.start()
     peer = LossyPeer(factory, sink)
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text="<!doctype html><title>red</title>", content_type="text/html")
-
-    async def offer(request: web.Request) -> web.Response:
-        return web.Response(text=await peer.accept(await request.text()))
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    app.router.add_post("/offer", offer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    server = web.TCPSite(runner, HOST, 0)
-    await server.start()
-    try:
-        yield f"http://{HOST}:{runner.addresses[0][1]}/", peer, sink
-    finally:
-        await runner.cleanup()
-        await factory.close()
+    async with answering(factory, peer) as url:
+        yield url, peer, sink
 
 
 @pytest.mark.peer("chromium")
