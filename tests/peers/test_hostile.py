@@ -59,6 +59,9 @@ def camera(request: pytest.FixtureRequest, media: tuple[CameraLoops, AudioLoop])
     return Camera("H264", pictures, [number for number, frame in enumerate(frames) if frame.keyframe])
 
 
+STILL: Final = 8  # snapshots in a row, each of a request's time: no camera stands for so long
+
+
 @pytest.fixture(scope="module")
 def media() -> tuple[CameraLoops, AudioLoop]:
     return encode_video(Identity(0)), encode_audio(Identity(0))
@@ -112,10 +115,21 @@ async def attacking(calm: Conference, client: Client) -> AsyncIterator[Client]:
         await client.close()
 
 
+async def still(calm: Conference, sub: str) -> np.ndarray:
+    """The tile once the canvas has it: until then the honest one's picture is there, and moves."""
+    async with asyncio.timeout(20):
+        first, same = await calm.tile(sub), 0
+        while same < STILL:
+            now = await calm.tile(sub)
+            first, same = (first, same + 1) if np.abs(now - first).mean() < 1 else (now, 0)
+    return first
+
+
 @contextlib.asynccontextmanager
 async def a_placeholder_at_most(calm: Conference, sub: str) -> AsyncIterator[None]:
     """The tile says who that is, before and after, while the honest one's picture moves."""
-    before, moving = await calm.tile(sub), await calm.tile(calm.honest)
+    before = await still(calm, sub)
+    moving = await calm.tile(calm.honest)
     assert before.std() > 5, "initials and a name"
     yield
     changed = float(np.abs(await calm.tile(sub) - before).mean())
