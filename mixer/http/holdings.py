@@ -17,6 +17,7 @@ from aiohttp import web
 from mixer.errors import AlreadyRecording, Conflict, InvalidBody, MosaiqueError, NoCapacity, NotFound
 from mixer.http.auth import require_room
 from mixer.http.routing import CALLER
+from mixer.http.schemas import MAYBE_TEXT, MOMENT, TEXT
 from mixer.sessions import Caller
 from recording.errors import (
     BadEntry,
@@ -44,9 +45,6 @@ READ_AGAIN_S: Final = 900.0  # a player asks for hundreds of ranges: one line sa
 _REMEMBERED: Final = 4096  # readers; past that the oldest is told of once more
 
 
-_TEXT: Final = {"type": "string"}
-_MAYBE_TEXT: Final = {"type": ["string", "null"]}
-_MOMENT: Final = {"type": "string", "format": "date-time"}
 _MAYBE_MOMENT: Final = {"type": ["string", "null"], "format": "date-time"}
 _MAYBE_OBJECT: Final = {"type": ["object", "null"]}
 
@@ -60,22 +58,22 @@ RECORDING: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["id", "room", "state", "duration", "size", "sha256", "participants", "retention", "hold", "loudness"],
     "properties": {
-        "id": _TEXT,
-        "room": _TEXT,
+        "id": TEXT,
+        "room": TEXT,
         "state": {"type": "string", "enum": list(STATES)},
-        "created": _MOMENT,
-        "started": _MOMENT,
+        "created": MOMENT,
+        "started": MOMENT,
         "ended": _MAYBE_MOMENT,
         "duration": _measure("Seconds, of the film"),
         "size": {"type": ["integer", "null"], "description": "Bytes, of the film"},
-        "sha256": {**_MAYBE_TEXT, "description": "Of the film, hex"},
+        "sha256": {**MAYBE_TEXT, "description": "Of the film, hex"},
         "complete": {"type": ["boolean", "null"], "description": "Closed in order, and nothing lost on the way"},
-        "reason": {**_TEXT, "description": "Why it is not complete, or not archived yet; empty when all is well"},
-        "note": _TEXT,
+        "reason": {**TEXT, "description": "Why it is not complete, or not archived yet; empty when all is well"},
+        "note": TEXT,
         "tracks": {"type": "boolean", "description": "Each participant's own tracks are kept, too"},
-        "language": _TEXT,
+        "language": TEXT,
         "participants": {"type": "array", "items": {"type": "object"}},
-        "retention": {**_MAYBE_OBJECT, "properties": {"until": _MOMENT}},
+        "retention": {**_MAYBE_OBJECT, "properties": {"until": MOMENT}},
         "loudness": {
             **_MAYBE_OBJECT,
             "description": "As measured (EBU R128); the sound is left as it was. Null: no sound, or not archived yet",
@@ -85,16 +83,16 @@ RECORDING: Final[Mapping[str, Any]] = {
                 "true_peak_dbtp": _measure("Highest true peak, dBTP; null for silence"),
             },
         },
-        "hold": {**_MAYBE_OBJECT, "properties": {"reason": _TEXT, "by": _TEXT, "since": _MOMENT}},
+        "hold": {**_MAYBE_OBJECT, "properties": {"reason": TEXT, "by": TEXT, "since": MOMENT}},
         "checked": {**_MAYBE_MOMENT, "description": "When every byte was last read again"},
-        "damaged": {"type": "array", "items": _TEXT, "description": "Files that were not as sealed then"},
-        "deleted": {**_MAYBE_OBJECT, "properties": {"time": _MOMENT, "by": _TEXT, "reason": _TEXT}},
+        "damaged": {"type": "array", "items": TEXT, "description": "Files that were not as sealed then"},
+        "deleted": {**_MAYBE_OBJECT, "properties": {"time": MOMENT, "by": TEXT, "reason": TEXT}},
     },
 }  # fmt: skip
 RECORDINGS: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["items", "cursor"],
-    "properties": {"items": {"type": "array", "items": RECORDING}, "cursor": _MAYBE_TEXT},
+    "properties": {"items": {"type": "array", "items": RECORDING}, "cursor": MAYBE_TEXT},
 }
 
 
